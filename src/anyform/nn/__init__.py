@@ -1,0 +1,1 @@
+"""Network blocks and weight formats that two models or more use."""
