@@ -69,8 +69,7 @@ def load() -> EmbeddedEncoder:
     """The shipped text encoder, read once a process. Raises WeightsError when its file is damaged."""
     from tokenizers import Tokenizer
 
-    with torch.device("meta"):
-        model = MiniLM()
+    model = MiniLM()  # not on the meta device: its first use in a process costs over a second
     model.load_state_dict(dequantise(load_file(FOLDER / "text.safetensors")), assign=True)
     tokenizer = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_TOKENS)

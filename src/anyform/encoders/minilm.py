@@ -56,7 +56,7 @@ class MiniLM(nn.Module):
     def __init__(self, config: MiniLMConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or MiniLMConfig()
-        self.words = nn.Embedding(config.vocabulary, config.width)
+        self.words = nn.Parameter(torch.zeros(config.vocabulary, config.width))
         # A prompt is one segment, so its segment vector is added to the positions once, at conversion.
         self.positions = nn.Parameter(torch.zeros(config.num_positions, config.width))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
@@ -64,7 +64,7 @@ class MiniLM(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """ids (B, L) int64 with L <= num_positions, mask (B, L) bool -> token states (B, L, D)."""
-        x = self.norm(self.words(ids) + self.positions[: ids.shape[1]])
+        x = self.norm(F.embedding(ids, self.words) + self.positions[: ids.shape[1]])
         for layer in self.layers:
             x = layer(x, mask)
         return x
@@ -79,7 +79,7 @@ def sentence_vectors(tokens: Tensor, mask: Tensor) -> Tensor:
 def from_released(released: dict[str, Tensor], config: MiniLMConfig) -> dict[str, Tensor]:
     """State dict of the released BertModel -> ours: q, k and v in one matrix, positions cut and joined with segment 0."""
     state = {
-        "words.weight": released["embeddings.word_embeddings.weight"],
+        "words": released["embeddings.word_embeddings.weight"],
         "positions": released["embeddings.position_embeddings.weight"][: config.num_positions]
         + released["embeddings.token_type_embeddings.weight"][0],
     }
