@@ -1,0 +1,1 @@
+"""Values that cross package borders: prompts, cameras, renders, progress. numpy only."""
