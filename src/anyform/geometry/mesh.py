@@ -28,7 +28,7 @@ class Material:
 class Mesh:
     """Triangles with optional colours.
 
-    vertices (V, 3) float32, faces (F, 3) int32; uv (V, 2) float32 with v up; vertex_color (V, 3) float32 sRGB in [0, 1].
+    vertices (V, 3) float32, faces (F, 3) int32; uv (V, 2) float32 with v up; vertex_color (V, 3) float32 sRGB, 0 to 1.
     """
 
     vertices: NDArray[np.float32]
