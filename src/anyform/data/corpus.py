@@ -126,26 +126,19 @@ def face_colours(mesh: Mesh) -> NDArray[np.uint8]:
 
     The base-colour factor of glTF is linear and multiplies the colour; it is brought to sRGB first.
     """
+    from anyform.geometry.color import linear_to_srgb, sample_texture
+
     material = mesh.material
-    factor = np.ones(3) if material is None else _srgb(np.asarray(material.base_color_factor[:3], np.float64))
     if material is not None and material.base_color is not None and mesh.uv is not None:
-        height, width = material.base_color.shape[:2]
-        u, v = np.moveaxis(mesh.uv[mesh.faces].mean(1) % 1.0, 1, 0)
-        row = np.minimum(((1 - v) * height).astype(int), height - 1)
-        column = np.minimum((u * width).astype(int), width - 1)
-        colour = material.base_color[row, column, :3] / 255.0
+        colour = sample_texture(material.base_color, mesh.uv[mesh.faces].mean(1))
     elif mesh.vertex_color is not None:
         colour = mesh.vertex_color[mesh.faces].mean(1)
     elif material is None:
         colour = np.full((len(mesh.faces), 3), np.asarray(_GREY) / 255)
     else:
         colour = np.ones((len(mesh.faces), 3))
+    factor = np.ones(3) if material is None else linear_to_srgb(np.asarray(material.base_color_factor[:3]))
     return np.round(np.clip(colour * factor, 0, 1) * 255).astype(np.uint8)
-
-
-def _srgb(linear: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Linear light in [0, 1] to sRGB in [0, 1] (IEC 61966-2-1)."""
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
 
 
 def _item(row: dict[str, Any]) -> Item:

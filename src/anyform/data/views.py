@@ -7,6 +7,7 @@ corpus has inverted faces), evaluated in sRGB values. Simple on purpose: its pic
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,12 +103,11 @@ def surface_points(shape: Shape, count: int, rng: np.random.Generator) -> tuple[
 
 
 def _caster(shape: Shape) -> RayMeshIntersector:
+    if find_spec("embreex") is None:
+        raise MissingDependency("embreex", extra="data")
     import trimesh
+    from trimesh.ray.ray_pyembree import RayMeshIntersector
 
-    try:
-        from trimesh.ray.ray_pyembree import RayMeshIntersector
-    except ImportError as error:
-        raise MissingDependency("embreex", extra="data") from error
     return RayMeshIntersector(trimesh.Trimesh(shape.vertices, shape.faces, process=False))
 
 
