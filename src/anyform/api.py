@@ -1,0 +1,310 @@
+"""Prompt in, asset out: pick a system, run it, retry smaller when memory ends, gate the result.
+
+`SYSTEMS` is the whole table of systems, fastest first; its entries import their system inside the function that needs
+it, so that looking at the table costs nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from anyform import configuration
+from anyform.device import is_out_of_memory
+from anyform.errors import BadInput, BadSetting, GateFailed, OutOfMemory
+from anyform.geometry.asset import Asset
+from anyform.geometry.gate import gate
+from anyform.types.progress import Progress, Report, silent
+from anyform.types.prompt import Audio, Image, Points, Prompt, Sketch, Text, Views, Voxels
+
+QUALITIES = ("draft", "standard", "high")
+MAX_SEED = 2**32 - 1
+
+
+class System(Protocol):
+    """What turns a prompt into an asset. `settings`, a frozen dataclass, says how and is stored with the asset."""
+
+    @property
+    def accepts(self) -> tuple[type, ...]:
+        """The prompt types it takes; `Asset` among them if it refines."""
+        ...
+
+    @property
+    def settings(self) -> Any:
+        """The frozen settings it was built with."""
+        ...
+
+    def generate(self, prompt: Any, *, seed: int, report: Report) -> Asset:
+        """An asset in world units with its provenance. The same seed gives the same bytes on the same machine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One row of SYSTEMS.
+
+    load: (weights, device, settings) -> System. settings: quality -> the frozen settings of that quality.
+    smaller: settings -> the same with less memory, or None where nothing is left to save.
+    accepts: prompt types of its embedded weights, so that choosing loads no network.
+    """
+
+    load: Callable[[str | Path | None, str, Any], System]
+    settings: Callable[[str], Any]
+    smaller: Callable[[Any], Any | None]
+    accepts: tuple[type, ...]
+
+
+def _load_wala(weights: str | Path | None, device: str, settings: Any) -> System:
+    from anyform.systems.wala.system import load
+
+    return load(weights, device, settings)
+
+
+def _wala_settings(quality: str) -> Any:
+    from anyform.systems.wala.config import WalaSettings
+
+    return WalaSettings(quality=quality)
+
+
+def _smaller_wala(settings: Any) -> Any | None:
+    """Half the decoded resolution, down to 64."""
+    if settings.resolution is None or settings.resolution <= 64:
+        return None
+    return dataclasses.replace(settings, resolution=max(64, settings.resolution // 2))
+
+
+SYSTEMS: dict[str, Entry] = {
+    "wala": Entry(
+        load=_load_wala,
+        settings=_wala_settings,
+        smaller=_smaller_wala,
+        accepts=(Text, Image, Sketch, Points, Voxels, Views),
+    ),
+}
+
+
+def load(name: str, *, weights: str | Path | None = None, device: str = "auto", settings: Any = None) -> System:
+    """A system, ready to generate.
+
+    name: a key of SYSTEMS. weights: None = embedded, else a hub id, folder or file. device: "auto", "cpu", "cuda",
+    "cuda:N", "mps". settings: its frozen settings, or a mapping of dotted names; None = its standard quality.
+    Raises BadInput, BadSetting, WeightsError, DeviceUnavailable.
+    """
+    return _entry(name).load(weights, device, _settings(name, "standard", settings))
+
+
+def from_pretrained(name: str, *, device: str = "auto", settings: Any = None) -> System:
+    """`load` under the name that fingers type: a system's name, or a released id such as "ADSKAILab/WaLa-SV-1B"."""
+    from anyform.weights import RELEASED
+
+    if name in RELEASED:
+        return load(RELEASED[name].system, weights=name, device=device, settings=settings)
+    return load(name, device=device, settings=settings)
+
+
+def generate(
+    prompt: object,
+    *,
+    system: str | System | None = None,
+    refine: str | System | None = None,
+    quality: str = "standard",
+    seed: int | None = None,
+    device: str = "auto",
+    settings: Any = None,
+    report: Report | None = None,
+    weights: str | Path | None = None,
+) -> Asset:
+    """Turn a prompt into a checked asset.
+
+    prompt: a prompt type, or what `as_prompt` understands; a list of (prompt, weight) is a mix.
+    system: a name of SYSTEMS, a loaded system, or None = the fastest that accepts the prompt. refine: the system that
+    continues from the asset. quality: draft, standard or high. seed: 0..2³²−1; None = random, stored with the asset.
+    settings: the system's frozen settings or a mapping {"guidance_scale": 2.0} laid over those of the quality.
+    Raises GateFailed where the mesh is not finite, closed and filled; OutOfMemory after one retry with less.
+    """
+    report = report or silent
+    prompt, seed = as_prompt(prompt), check_seed(seed)
+    name = system if isinstance(system, str) or system is None else type(system).__name__
+    if isinstance(system, str) or system is None:
+        name = pick(prompt, system)
+        chosen = _settings(name, quality, settings)
+        asset = _generate_named(name, prompt, chosen, seed, report, (weights, device))
+    else:
+        if settings is not None or weights is not None:
+            raise BadInput("a loaded system keeps its weights and settings: give them to anyform.load instead")
+        asset = _guarded(lambda: system, prompt, seed, report)
+    check(asset, str(name))
+    return asset if refine is None else _refine(asset, refine, quality, seed, device, report)
+
+
+def check(asset: Asset, name: str) -> None:
+    """Raise GateFailed unless the asset's mesh is finite, closed, consistently wound and filled; parts may be several."""
+    verdict = gate(asset.mesh, allow_parts=True)
+    if not verdict.ok:
+        reasons = "; ".join(verdict.failures)
+        raise GateFailed(f"the result of {name} is not good enough to save: {reasons}; try another seed")
+
+
+def check_seed(seed: object) -> int:
+    """A seed in 0..2³²−1; None = a random one. Raises BadSetting for anything else, bool and float included."""
+    if seed is None:
+        return secrets.randbelow(MAX_SEED + 1)
+    if isinstance(seed, np.integer):
+        seed = int(seed)
+    if type(seed) is not int or not 0 <= seed <= MAX_SEED:
+        raise BadSetting(f"the seed must be a whole number from 0 to {MAX_SEED}, got {str(seed)[:40]!r}")
+    return seed
+
+
+def pick(prompt: object, name: str | None = None) -> str:
+    """The system for a prompt: `name` if it accepts it, else the first of SYSTEMS that does. Raises BadInput."""
+    if name is not None and _accepts(_entry(name).accepts, prompt):
+        return name
+    able = [key for key, entry in SYSTEMS.items() if _accepts(entry.accepts, prompt)]
+    if name is None and able:
+        return able[0]
+    what = "a mix of prompts" if isinstance(prompt, list) else f"the prompt type {type(prompt).__name__}"
+    who = "no system" if name is None else f"the system {name!r}"
+    raise BadInput(f"{who} accepts {what}; systems that do: {', '.join(able) or 'none yet'}")
+
+
+def as_prompt(value: object) -> Prompt | Asset | list[tuple[Prompt, float]]:
+    """What a user may pass for a prompt -> a prompt.
+
+    A str is text. A Path is read by its suffix. A PIL picture or a uint8 (H, W, 3|4) array is an image, a float (N, 3)
+    array points, a bool (R, R, R) array voxels. A list of (prompt, weight) with positive weights is a mix. Anything
+    ambiguous (a folder: colour or depth views?) raises BadInput.
+    """
+    if isinstance(value, Text | Image | Audio | Sketch | Points | Voxels | Views | Asset):
+        return value
+    if isinstance(value, str):
+        return Text(value)
+    if isinstance(value, Path):
+        return _read_path(value)
+    if isinstance(value, np.ndarray):
+        return _from_array(value)
+    if isinstance(value, list) and value:
+        return _mix(value)
+    pillow = sys.modules.get("PIL.Image")
+    if pillow is not None and isinstance(value, pillow.Image):
+        return _from_array(np.asarray(cast(Any, value).convert("RGBA")))
+    kind = type(value).__name__
+    raise BadInput(f"a {kind} is no prompt: give text, a Path, an array, a picture or one of anyform's types")
+
+
+def _generate_named(
+    name: str, prompt: Any, settings: Any, seed: int, report: Report, place: tuple[str | Path | None, str]
+) -> Asset:
+    """Load and run; where memory ends, once more with the entry's smaller settings, noted in the provenance."""
+    entry = _entry(name)
+    report(Progress(f"loading {name}"))
+    try:
+        return _guarded(lambda: entry.load(*place, settings), prompt, seed, report)
+    except OutOfMemory as error:
+        smaller = entry.smaller(settings)
+        if smaller is None:
+            raise
+        report(Progress(f"loading {name}", message=f"out of memory ({error}); once more with less"))
+    asset = _guarded(lambda: entry.load(*place, smaller), prompt, seed, report)
+    before, after = dataclasses.asdict(settings), dataclasses.asdict(smaller)
+    changed = ", ".join(f"{key} {before[key]} -> {after[key]}" for key in after if before[key] != after[key])
+    note = f"memory ran out, so it was made smaller: {changed}"
+    notes = (*asset.provenance.notes, note)
+    return dataclasses.replace(asset, provenance=dataclasses.replace(asset.provenance, notes=notes))
+
+
+def _guarded(make: Callable[[], System], prompt: Any, seed: int, report: Report) -> Asset:
+    """Make a system and run it; refuse a prompt it does not take; any memory exhaustion becomes OutOfMemory."""
+    try:
+        system = make()
+        if not _accepts(system.accepts, prompt):
+            kinds = ", ".join(kind.__name__ for kind in system.accepts)
+            kind = "a mix of prompts" if isinstance(prompt, list) else type(prompt).__name__
+            raise BadInput(f"{type(system).__name__} with these weights accepts {kinds}, not {kind}")
+        return system.generate(prompt, seed=seed, report=report)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            "the work does not fit into memory: lower --quality, --texture-size or --set resolution=…, "
+            "close other programs, or use a machine with more"
+        ) from error
+
+
+def _refine(asset: Asset, refine: str | System, quality: str, seed: int, device: str, report: Report) -> Asset:
+    if isinstance(refine, str):
+        settings = _settings(pick(asset, refine), quality, None)
+        asset = _generate_named(refine, asset, settings, seed, report, (None, device))
+    else:
+        asset = _guarded(lambda: refine, asset, seed, report)
+    check(asset, refine if isinstance(refine, str) else type(refine).__name__)
+    return asset
+
+
+def _entry(name: str) -> Entry:
+    if name not in SYSTEMS:
+        raise BadInput(f"there is no system {name[:80]!r}; there are {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]
+
+
+def _settings(name: str, quality: str, settings: Any) -> Any:
+    """The frozen settings of a system: those of the quality, under a mapping of names that "wala." may lead."""
+    entry = _entry(name)
+    if quality not in QUALITIES:
+        raise BadSetting(f"there is no quality {str(quality)[:80]!r}; there are {', '.join(QUALITIES)}")
+    if settings is not None and not isinstance(settings, Mapping):
+        return settings
+    flat = configuration.flatten(settings or {})
+    return configuration.apply(entry.settings(quality), {key.removeprefix(f"{name}."): flat[key] for key in flat})
+
+
+def _accepts(kinds: Sequence[type], prompt: object) -> bool:
+    return isinstance(prompt, tuple(kinds))
+
+
+def _mix(values: list[Any]) -> list[tuple[Prompt, float]]:
+    mix = []
+    for item in values:
+        if not isinstance(item, tuple) or len(item) != 2 or isinstance(item[1], bool | str):
+            raise BadInput("a mix of prompts is a list of (prompt, weight) pairs")
+        prompt, weight = as_prompt(item[0]), float(item[1])
+        if isinstance(prompt, list | Asset) or not (np.isfinite(weight) and weight > 0):
+            raise BadInput(f"each part of a mix is one prompt with a weight above 0, got weight {weight}")
+        mix.append((prompt, weight))
+    return mix
+
+
+def _read_path(path: Path) -> Prompt:
+    if path.is_dir():
+        raise BadInput("a folder may hold colour or depth views: use Views.open(folder, kind='rgb') or kind='depth'")
+    suffix = path.suffix.lower()
+    if suffix in {".png", ".jpg", ".jpeg", ".webp"}:
+        return Image.open(path)
+    if suffix in {".wav", ".flac", ".ogg", ".mp3"}:
+        return Audio.open(path)
+    if suffix in {".ply", ".xyz", ".obj", ".stl", ".glb"}:
+        return Points.open(path)
+    if suffix in {".json", ".binvox", ".vox"}:
+        return Voxels.open(path)
+    name = path.name[:80]
+    raise BadInput(f"what {name!r} holds does not follow from its name: open it with Points, Voxels, Image, …")
+
+
+def _from_array(array: np.ndarray) -> Prompt:
+    if array.dtype == bool and array.ndim == 3:
+        return Voxels(array)
+    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] in (3, 4):
+        return Image.from_rgba(array)
+    if np.issubdtype(array.dtype, np.floating) and array.ndim == 2 and array.shape[1] == 3:
+        return Points(array.astype(np.float32))
+    raise BadInput(
+        f"an array of shape {array.shape} and type {array.dtype} is ambiguous: bool (R,R,R) is voxels, "
+        "uint8 (H,W,3|4) an image, float (N,3) points"
+    )
