@@ -32,13 +32,13 @@ SOURCE, LICENCE = "sweethome3d/BlendSwap-CC-0", "CC0-1.0"
 OBJECTS = {
     "chair": "19558220f1c2",
     "armchair": "2d4eaafadf19",
-    "lamp": "b16548a53582",
+    "wall_light": "b16548a53582",
     "cactus": "8609275c1ef8",
-    "guitar": "0c0bc94ee43a",
     "table": "a2016e2833f9",
     "wardrobe": "b1dc018aa3ff",
     "mug": "76e58d1a4faa",
-    "shelf": "594cd6b3b4f2",
+    "bookcase": "594cd6b3b4f2",
+    "desk_lamp": "1ad5d5c9a226",
 }
 MADE_FROM = {
     "image.png": "chair",
@@ -122,7 +122,7 @@ def _asset(item: Item, mesh: Mesh) -> Asset:
 
 def write_pictures(out: Path, shapes: dict[str, Shape]) -> None:
     """image.png with alpha, image_plain.png on one colour, sketch.png dark on light."""
-    camera = Cameras.orbit(np.radians([35.0]), np.radians(20.0), 3.2, FOV_Y, PICTURE)
+    camera = Cameras.orbit(np.radians([35.0]), np.radians(20.0), 3.8, FOV_Y, PICTURE)
     rgba = render_views(shapes[MADE_FROM["image.png"]], camera, light=Light()).rgba[0]
     Image.fromarray(_bytes(rgba)).save(out / "image.png", optimize=True)
     rgba = render_views(shapes[MADE_FROM["image_plain.png"]], camera, light=Light()).rgba[0]
