@@ -1,7 +1,7 @@
 """U-ViT, WaLa's denoiser (supplement D.2): convolutions around a transformer over the voxels of the latent grid.
 
 x_t (B, 4, 12, 12, 12), a timestep and a condition -> the predicted clean latent (or v, for the embedded family). Axes
-are x, y, z; tokens run over them in that order, the last fastest. With the default configuration 956,482,692 parameters.
+are x, y, z; tokens run over them in that order, the last fastest. The default has 956,482,692 parameters.
 
 `forward` is `step(x, 0, prepare(condition, t))`: everything that does not depend on x_t is made by `prepare`, so a
 sampler makes it once for all its steps and loses nothing: same code, same numbers. Normalisations, modulation and the
@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, cast
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -22,10 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anyform.diffusion.prior import Condition
-from anyform.nn.attention import attention, join_heads, split_heads
+from anyform.nn.transformer import CrossAttention, Mlp, SelfAttention, linear, precise, repeat
 
 _TIME_FREQUENCIES = 128
-M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +65,7 @@ class Prepared:
     """What `UVit.prepare` made for T timesteps and B samples; a dimension written 1|B holds one value for all samples.
 
     keys_values: one (k, v) a block, (B, H, L, D) each, empty without cross attention. modulation: one (T, 1|B, 6·width)
-    a block. scale_shift: one (T, 1|B, 2·channels) a residual block. factor: one (B, channels) a residual block, or none.
+    a block. scale_shift: one (T, 1|B, 2·channels) a residual block. factor: one (B, channels) a residual block or none.
     """
 
     keys_values: list[tuple[Tensor, Tensor]]
@@ -77,32 +75,9 @@ class Prepared:
     grid: Tensor | None
 
 
-def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """The layer in the dtype of its weights (which is the dtype of the result)."""
-    return layer(x.to(layer.weight.dtype))
-
-
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Layer normalisation without weights, then scale and shift: LN(x)·(1 + scale) + shift."""
     return functional.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
-
-
-def _repeat(build: Callable[[], M], count: int) -> Sequence[M]:
-    """A ModuleList with the type of its members."""
-    return cast("Sequence[M]", nn.ModuleList(build() for _ in range(count)))
-
-
-class Mlp(nn.Module):
-    """Linear, activation, Linear."""
-
-    def __init__(self, width_in: int, hidden: int, width_out: int, activation: nn.Module) -> None:
-        super().__init__()
-        self.first = nn.Linear(width_in, hidden)
-        self.activation = activation
-        self.second = nn.Linear(hidden, width_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _linear(self.second, self.activation(_linear(self.first, x)))
 
 
 class NormalisedLinear(nn.Module):
@@ -113,7 +88,7 @@ class NormalisedLinear(nn.Module):
         self.norm, self.linear = nn.LayerNorm(width_in), nn.Linear(width_in, width_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _linear(self.linear, self.norm(x)).float()
+        return precise(linear(self.linear, self.norm(x)))
 
 
 class PooledProjection(nn.Module):
@@ -126,48 +101,13 @@ class PooledProjection(nn.Module):
         self.out1, self.out2 = nn.Linear(hidden, out), nn.Linear(out, out)
 
     def forward(self, tokens: Float[Tensor, "b l d"]) -> Float[Tensor, "b out"]:
-        h = functional.silu(self.norm1(_linear(self.linear1, tokens).float()))
-        h = functional.silu(self.norm2(_linear(self.linear2, h).float()))
-        return _linear(self.out2, functional.silu(_linear(self.out1, h.mean(1)))).float()
-
-
-class SelfAttention(nn.Module):
-    """Multi-head attention with a LayerNorm over every head's channels of q and k."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.q_norm, self.k_norm = nn.LayerNorm(width // heads), nn.LayerNorm(width // heads)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Float[Tensor, "b n w"]) -> Float[Tensor, "b n w"]:
-        q, k, v = (split_heads(part, self.heads) for part in _linear(self.qkv, x).chunk(3, -1))
-        q, k = self.q_norm(q.float()).to(v.dtype), self.k_norm(k.float()).to(v.dtype)
-        return _linear(self.out, join_heads(attention(q, k, v)))
-
-
-class CrossAttention(nn.Module):
-    """The same with keys and values from the context, which `keys_values` makes once."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q, self.kv = nn.Linear(width, width), nn.Linear(width, 2 * width)
-        self.q_norm, self.k_norm = nn.LayerNorm(width // heads), nn.LayerNorm(width // heads)
-        self.out = nn.Linear(width, width)
-
-    def keys_values(self, context: Float[Tensor, "b l w"]) -> tuple[Tensor, Tensor]:
-        k, v = (split_heads(part, self.heads) for part in _linear(self.kv, context).chunk(2, -1))
-        return self.k_norm(k.float()).to(v.dtype), v
-
-    def forward(self, x: Float[Tensor, "b n w"], k: Tensor, v: Tensor) -> Float[Tensor, "b n w"]:
-        q = self.q_norm(split_heads(_linear(self.q, x), self.heads).float()).to(v.dtype)
-        return _linear(self.out, join_heads(attention(q, k, v)))
+        h = functional.silu(self.norm1(precise(linear(self.linear1, tokens))))
+        h = functional.silu(self.norm2(precise(linear(self.linear2, h))))
+        return precise(linear(self.out2, functional.silu(linear(self.out1, h.mean(1)))))
 
 
 class Block(nn.Module):
-    """Modulated self-attention, plain cross attention, modulated MLP (specs/wala.md §4.3); the context stays as it is."""
+    """Modulated self-attention, plain cross attention, modulated MLP (specs/wala.md §4.3); the context is constant."""
 
     def __init__(self, config: UVitConfig) -> None:
         super().__init__()
@@ -221,13 +161,13 @@ class ModulatedResidual(nn.Module):
     def _add_skip(self, h: Tensor, skip: Tensor) -> Tensor:
         if self.skip_weight is None:
             return (h + skip) / math.sqrt(2)
-        weight = torch.sigmoid(self.skip_weight(skip.mean((2, 3, 4))).float())
+        weight = torch.sigmoid(precise(self.skip_weight(skip.mean((2, 3, 4)))))
         return h + weight[:, :, None, None, None] * skip
 
 
 def _convolve(layer: nn.Conv3d, x: Tensor) -> Tensor:
     """A convolution in the dtype of its weights; float32 out, as the normalisations want it."""
-    return layer(x.to(layer.weight.dtype)).float()
+    return precise(layer(x.to(layer.weight.dtype)))
 
 
 class UVit(nn.Module):
@@ -244,7 +184,7 @@ class UVit(nn.Module):
         has_factor = config.condition_channels is not None and tokens > 0
         self.pool_residual = PooledProjection(tokens, width, config.condition_channels or 0) if has_factor else None
         self.stem = nn.Conv3d(config.latent_channels + config.grid_condition_channels, channels, 3, padding=1)
-        self.down = _repeat(lambda: ModulatedResidual(config, with_skip=False), config.num_res_blocks)
+        self.down = repeat(lambda: ModulatedResidual(config, with_skip=False), config.num_res_blocks)
         patch_width = channels * config.patch**3
         self.patch_in = NormalisedLinear(patch_width, width)
         if config.fixed_positions:
@@ -252,9 +192,9 @@ class UVit(nn.Module):
         else:
             self.positions = nn.Parameter(torch.empty(1, config.num_tokens, width))
         self.registers = nn.Parameter(torch.empty(config.registers, width)) if config.registers else None
-        self.blocks = _repeat(lambda: Block(config), config.depth)
+        self.blocks = repeat(lambda: Block(config), config.depth)
         self.patch_out = NormalisedLinear(width, patch_width)
-        self.up = _repeat(lambda: ModulatedResidual(config, with_skip=True), config.num_res_blocks)
+        self.up = repeat(lambda: ModulatedResidual(config, with_skip=True), config.num_res_blocks)
         self.head_norm = nn.GroupNorm(config.norm_groups, channels)
         self.head = nn.Conv3d(channels, config.latent_channels, 3, padding=1)
         self._initialise()
@@ -265,7 +205,7 @@ class UVit(nn.Module):
 
     def prepare(self, condition: Condition, timesteps: Float[Tensor, "t b"] | Tensor) -> Prepared:
         """Everything that does not depend on x_t. timesteps: (T, B), or (T, 1) for all samples alike."""
-        time = self.time(time_features(timesteps.flatten())).float().unflatten(0, timesteps.shape)
+        time = precise(self.time(time_features(timesteps.flatten()))).unflatten(0, timesteps.shape)
         tokens = self._tokens(condition)
         pooled = time
         if self.pool_block is not None and tokens is not None:
@@ -279,11 +219,11 @@ class UVit(nn.Module):
         residuals = [*self.down, *self.up]
         if self.pool_residual is not None and tokens is not None:
             summary = self.pool_residual(tokens)
-            factor = [_linear(r.factor, summary).float() for r in residuals if r.factor is not None]
+            factor = [precise(linear(r.factor, summary)) for r in residuals if r.factor is not None]
         return Prepared(
             keys_values=keys_values,
-            modulation=[_linear(block.modulation, pooled).float() for block in self.blocks],
-            scale_shift=[_linear(residual.time, time).float() for residual in residuals],
+            modulation=[precise(linear(block.modulation, pooled)) for block in self.blocks],
+            scale_shift=[precise(linear(residual.time, time)) for residual in residuals],
             factor=factor,
             grid=self._grid(condition),
         )
