@@ -129,8 +129,8 @@ def write_pictures(out: Path, shapes: dict[str, Shape]) -> None:
     plain = rgba[..., :3] * rgba[..., 3:] + np.array(PLAIN) / 255 * (1 - rgba[..., 3:])
     Image.fromarray(_bytes(plain)).save(out / "image_plain.png", optimize=True)
     shape = shapes[MADE_FROM["sketch.png"]]
-    depth = render_views(shape, camera, supersampling=1).depth[0]
-    ink = draw(line_art(shape.vertices, shape.faces, camera, depth), PICTURE, PICTURE, 2.5)
+    depth = render_views(shape, camera, supersampling=1).depth
+    ink = draw(line_art(shape.vertices, shape.faces, camera, depth)[0], PICTURE, PICTURE, 2.5)
     Image.fromarray(_bytes(1 - ink)).save(out / "sketch.png", optimize=True)
 
 

@@ -31,21 +31,25 @@ _DRAW_SCALE = 4  # strokes are drawn this much larger, then averaged
 def line_art(
     vertices: NDArray[np.float64],
     faces: NDArray[np.int64],
-    camera: Cameras,
+    cameras: Cameras,
     depth: NDArray[np.float32],
     crease_angle: float = CREASE_ANGLE,
-) -> list[Stroke]:
-    """Visible silhouette, crease and border lines of a mesh in one view.
+) -> list[list[Stroke]]:
+    """Visible silhouette, crease and border lines of a mesh, one list of strokes a view.
 
-    camera: a set of one; depth (H, W): its depth map, inf as background (`views.render_views`).
+    depth (V, H, W): the views' depth maps, inf as background (`views.render_views`). Every object has at least outlines,
+    so an empty list means that the mesh is not in view.
     """
     points, corners = _merged(vertices, faces)
+    normals = face_normals(points, corners)
     edges, beside = _edges(corners)
-    wanted = _is_line(points, corners, edges, beside, camera, crease_angle)
-    column, row, along = np.moveaxis(camera.project(points)[0], 1, 0)
-    screen = np.stack([column, row, along], 1)
-    pieces = [_visible_part(screen[path], depth) for path in chain(edges[wanted])]
-    return [stroke for piece in pieces for stroke in piece]
+    always = _is_border_or_crease(normals, beside, crease_angle)
+    strokes = []
+    for v, screen in enumerate(cameras.project(points)):
+        towards = cameras.camera_to_world[v, :3, 3] - points[corners[:, 0]]
+        wanted = always | _is_silhouette((normals * towards).sum(1), beside)
+        strokes.append(_visible_strokes(screen, edges[wanted], depth[v]))
+    return strokes
 
 
 def canny_strokes(depth: NDArray[np.float32]) -> list[Stroke]:
@@ -184,44 +188,58 @@ def _edges(faces: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int6
     return edges, beside
 
 
-def _is_line(
-    points: NDArray[np.float64],
-    faces: NDArray[np.int64],
-    edges: NDArray[np.int64],
-    beside: NDArray[np.int64],
-    camera: Cameras,
-    crease_angle: float,
+def _is_border_or_crease(
+    normals: NDArray[np.float64], beside: NDArray[np.int64], crease_angle: float
 ) -> NDArray[np.bool_]:
-    """(E,) whether an edge is a border, a crease, or a silhouette of this view.
+    """(E,) whether an edge has one face only, or two that meet at less than `crease_angle`.
 
     Neighbours wound against each other (frequent in the sources) are compared as if one of them were turned round.
     """
-    normals = face_normals(points, faces)
-    towards = camera.camera_to_world[0, :3, 3] - points[faces[:, 0]]
-    facing = (normals * towards).sum(1)
     first, second, same_way = beside.T
-    turned = np.where(same_way == 1, -1.0, 1.0)
-    crease = (normals[first] * normals[second]).sum(1) * turned < np.cos(np.pi - crease_angle)
-    silhouette = facing[first] * facing[second] * turned < 0
-    return (second < 0) | crease | silhouette
+    along = (normals[first] * normals[second]).sum(1) * np.where(same_way == 1, -1.0, 1.0)
+    return (second < 0) | (along < np.cos(np.pi - crease_angle))
 
 
-def _visible_part(path: NDArray[np.float64], depth: NDArray[np.float32]) -> list[Stroke]:
-    """The runs of a projected polyline (M, 3: column, row, depth) that no surface of the depth map (H, W) hides."""
-    length = np.linalg.norm(np.diff(path[:, :2], axis=0), axis=1)
-    steps = np.maximum(np.ceil(length), 1).astype(int)
-    place = np.concatenate([np.arange(n) / n + i for i, n in enumerate(steps)] + [[len(path) - 1.0]])
-    dense = np.stack([np.interp(place, np.arange(len(path)), path[:, axis]) for axis in range(3)], 1)
+def _is_silhouette(facing: NDArray[np.float64], beside: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(E,) whether one of an edge's two faces looks at the camera and the other away; facing (F,): n · v."""
+    first, second, same_way = beside.T
+    return (second >= 0) & (facing[first] * facing[second] * np.where(same_way == 1, -1.0, 1.0) < 0)
+
+
+def _visible_strokes(
+    screen: NDArray[np.float64], edges: NDArray[np.int64], depth: NDArray[np.float32]
+) -> list[Stroke]:
+    """Edges (E, 2) over projected points (N, 3: column, row, depth) without what a surface of the map (H, W) hides.
+
+    Wholly visible edges are joined into long strokes; of the others the visible pieces remain.
+    """
+    start, end = screen[edges[:, 0]], screen[edges[:, 1]]
+    count = np.maximum(np.ceil(np.linalg.norm((end - start)[:, :2], axis=1)), 1).astype(int) + 1
+    owner = np.repeat(np.arange(len(edges)), count)
+    step = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+    samples = start[owner] + (end - start)[owner] * (step / (count[owner] - 1))[:, None]
+    shown = _in_front(samples, depth)
+    whole = np.bincount(owner, shown, len(edges)) == count
+    strokes = [screen[path, :2] for path in chain(edges[whole])]
+    partly = shown & ~whole[owner]
+    begins = partly & ~(np.roll(partly, 1) & (step > 0))
+    ends = partly & ~(np.roll(partly, -1) & (step < count[owner] - 1))
+    pieces = np.stack([samples[begins, :2], samples[ends, :2]], 1)
+    return strokes + list(pieces[np.flatnonzero(begins) < np.flatnonzero(ends)])
+
+
+def _in_front(samples: NDArray[np.float64], depth: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(S,) whether samples (S, 3) are no farther than the surface at their pixel or at one of its four neighbours.
+
+    Outlines lie between object and background, where either may have won the pixel.
+    """
     height, width = depth.shape
-    column, row = np.floor(dense[:, :2]).astype(int).T
-    # Outlines lie between object and background: the farthest of the pixel and its four neighbours decides.
-    shown = np.zeros(len(dense), bool)
+    column, row = np.floor(samples[:, :2]).astype(int).T
+    shown = np.zeros(len(samples), bool)
     for dx, dy in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)):
         i, j = np.clip(row + dy, 0, height - 1), np.clip(column + dx, 0, width - 1)
-        shown |= dense[:, 2] <= depth[i, j] + _DEPTH_SLACK
-    borders = np.flatnonzero(np.diff(np.concatenate([[False], shown, [False]]).astype(int)))
-    runs = zip(borders[::2], borders[1::2], strict=True)
-    return [dense[start:stop, :2] for start, stop in runs if stop - start > 1]
+        shown |= samples[:, 2] <= depth[i, j] + _DEPTH_SLACK
+    return shown
 
 
 def _pixel_links(edge: NDArray[np.bool_]) -> NDArray[np.int64]:
