@@ -1,7 +1,7 @@
 """The weights shipped inside the package, and what is pinned about them in `embedded/index.json`.
 
 The index is written by `runs/index_weights.py` from the files' own metadata: one entry a name with `file`, `sha256`,
-`bytes`, `licence`, `commercial_use`, `data`, `metrics`.
+`bytes`, `parameters`, `licence`, `commercial_use`, `data` and `measured`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from anyform.errors import WeightsError
 
-EMBEDDED = {"wala": "wala.safetensors", "text": "text.safetensors", "cutout": "cutout.safetensors"}
+EMBEDDED = {"wala": "wala.safetensors", "text": "text.safetensors"}
 _FOLDER = Path(__file__).resolve().parent.parent / "embedded"
 
 
