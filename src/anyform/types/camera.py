@@ -92,7 +92,7 @@ class Cameras:
         return points
 
 
-# WaLa's fixed views, id -> (azimuth, elevation) in degrees; of its 55 rows those whose numbers are public (specs/wala.md
+# WaLa's fixed views, id -> (azimuth, elevation) in degrees; of its 55 rows those with public numbers (specs/wala.md
 # §8): five of the irregular ring 0–39, the upper ring 40–49 and the lower ring 50–54, both of which repeat their start.
 WALA_VIEWS: dict[int, tuple[float, float]] = {
     0: (57.37415476, 13.47771793),

@@ -78,7 +78,7 @@ class Image:
         return cls(read_image(path, mask))
 
     @classmethod
-    def from_rgba(cls, pixels: NDArray[np.generic]) -> Image:
+    def from_rgba(cls, pixels: NDArray[Any]) -> Image:
         """From (H, W, 3 or 4), uint8 or floats in [0, 1], straight alpha."""
         pixels = np.asarray(pixels)
         if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NoReturn
 
 from anyform.errors import BadInput
@@ -12,9 +12,9 @@ from anyform.errors import BadInput
 MEBI = 2**20
 
 
-def shown(name: str | Path) -> str:
+def shown(name: str | PurePath) -> str:
     """A file's name for a message: no folders, no control characters, at most 80 characters."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in Path(name).name)
+    text = "".join(letter if letter.isprintable() else "?" for letter in PurePath(name).name)
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
