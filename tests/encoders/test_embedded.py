@@ -50,7 +50,7 @@ def test_embed_reads_text_and_says_so_otherwise() -> None:
     encoder = load()
     torch.testing.assert_close(encoder.embed(Text("a red mug")), encoder.text(["a red mug"])[0][0])
     with pytest.raises(BadInput, match="text only so far, not Points"):
-        encoder.embed(Points(np.zeros((4, 3), np.float32), None))
+        encoder.embed(Points(np.random.default_rng(0).random((80, 3), np.float32), None))
     with pytest.raises(BadInput, match="no text"):
         encoder.text([])
 

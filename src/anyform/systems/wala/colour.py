@@ -6,15 +6,19 @@ CIE 15 (Lab). The words are ours: hue sectors of LCh, split by lightness and chr
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-RGB_TO_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+RGB_TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
 WHITE = RGB_TO_XYZ.sum(1)
 LAB = np.array([[0, 1.16, 0], [5, -5, 0], [0, 2, -2]]) * 100  # rows: L + 16, a, b from the cube-rooted XYZ
 KNEE = 6 / 29
 
-# A typical sRGB of each word, for recolouring and for tests; `word` maps every one of them to its own name.
+# A typical sRGB of each word, for recolouring and for tests; `words` maps every one of them to its own name.
 TYPICAL: dict[str, tuple[float, float, float]] = {
     "red": (0.78, 0.10, 0.10),
     "orange": (0.93, 0.50, 0.12),
@@ -49,26 +53,34 @@ def lab_to_srgb(lab: ArrayLike) -> NDArray[np.float64]:
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def word(rgb: ArrayLike) -> str:
-    """The everyday name of one sRGB colour (3,) in [0, 1]: one of the keys of `TYPICAL`."""
-    lightness, a, b = srgb_to_lab(rgb)
-    chroma, hue = float(np.hypot(a, b)), float(np.degrees(np.arctan2(b, a)) % 360)
-    if chroma < 10 or (lightness < 15 and chroma < 18):
-        return "black" if lightness < 25 else "white" if lightness > 82 else "grey"
-    if hue >= 345 or hue < 50:
-        if lightness > 65 and (hue < 38 or hue >= 345) and chroma < 65:
-            return "pink"
-        return "brown" if 28 <= hue < 50 and chroma < 38 and lightness < 55 else "beige" if 38 <= hue < 50 and lightness > 75 else "red"
-    if hue < 112:
-        if lightness > 68 and chroma < 34:
-            return "beige"
-        if lightness < 58 or chroma < 34:
-            return "brown" if hue < 98 else "green"
-        return "orange" if hue < 76 else "yellow"
-    if hue < 182:
-        return "green"
-    if hue < 225:
-        return "turquoise"
-    if hue < 308:
-        return "blue"
-    return "purple" if hue < 335 or lightness < 50 else "pink"
+def words(rgb: ArrayLike) -> NDArray[Any]:
+    """sRGB (..., 3) in [0, 1] -> the everyday name of each colour (...): a key of `TYPICAL`."""
+    lightness, a, b = np.moveaxis(srgb_to_lab(rgb), -1, 0)
+    chroma, hue = np.hypot(a, b), np.degrees(np.arctan2(b, a)) % 360
+    reddish, warm = (hue >= 345) | (hue < 50), (hue >= 50) & (hue < 112)
+    grey = (chroma < 10) | ((lightness < 15) & (chroma < 18))
+    rules = [  # the first that holds
+        (grey & (lightness < 25), "black"),
+        (grey & (lightness > 82), "white"),
+        (grey, "grey"),
+        (reddish & ((hue < 38) | (hue >= 345)) & (lightness > 65) & (chroma < 65), "pink"),
+        ((hue >= 28) & (hue < 50) & (chroma < 38) & (lightness < 55), "brown"),
+        ((hue >= 38) & (hue < 50) & (lightness > 75), "beige"),
+        (reddish, "red"),
+        (warm & (lightness > 68) & (chroma < 34), "beige"),
+        (warm & ((lightness < 58) | (chroma < 34)) & (hue < 98), "brown"),
+        (warm & ((lightness < 58) | (chroma < 34)), "green"),
+        (warm & (hue < 76), "orange"),
+        (warm, "yellow"),
+        (hue < 182, "green"),
+        (hue < 225, "turquoise"),
+        (hue < 308, "blue"),
+        ((hue < 335) | (lightness < 50), "purple"),
+    ]
+    return np.select([rule for rule, _ in rules], [name for _, name in rules], "pink")
+
+
+def dominant(rgb: ArrayLike) -> str:
+    """The word that names most of the colours (N, 3)."""
+    names, counts = np.unique(words(rgb), return_counts=True)
+    return str(names[counts.argmax()])
