@@ -160,14 +160,15 @@ def _probe_texture(
     """
     height, width = texture.shape[:2]
     corners = uv.astype(np.float64)[faces]
-    usable = np.isfinite(corners).all((1, 2)) & (corners > -1e-4).all((1, 2)) & (corners < 1 + 1e-4).all((1, 2))
+    inside: NDArray[np.bool_] = (corners > -1e-4) & (corners < 1 + 1e-4)  # NaN fails both
+    usable = np.logical_and.reduce(inside, axis=(1, 2))
     spots = np.einsum("pk,fkc->fpc", _PROBES, corners[usable])
     column = np.clip((spots[..., 0] * width).astype(np.int64), 0, width - 1)
     row = np.clip(((1 - spots[..., 1]) * height).astype(np.int64), 0, height - 1)
     seen = texture[row, column]
     if texture.shape[2] == 4:
         written = (seen[..., 3] > 0).all(1)
-        usable[usable] = written
+        usable = np.flatnonzero(usable)[written]
         seen = seen[written]
     coverage = float(area[usable].sum() / max(area.sum(), np.finfo(np.float64).tiny))
     spread = float((seen[..., :3].reshape(-1, 3) / 255.0).std(0).max()) if len(seen) else 0.0

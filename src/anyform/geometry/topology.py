@@ -83,7 +83,7 @@ def topology(mesh: Mesh) -> Topology:
         area=area,
         degenerate=pinched | (area <= 1e-14 * extent**2),
         body=body,
-        volumes=np.bincount(body[kept], volume, bodies),
+        volumes=np.bincount(body[kept], volume, bodies).astype(np.float64),
     )
 
 

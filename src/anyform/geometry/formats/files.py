@@ -19,21 +19,19 @@ _REASONS = {
     errno.EPERM: "permission was denied",
     errno.EROFS: "the file system is read-only",
     errno.ENAMETOOLONG: "the name is too long",
-    errno.ENOENT: "the folder does not exist",
+    errno.ENOENT: "there is no such file or folder",
     errno.ENOTDIR: "a part of the path is not a folder",
     errno.EISDIR: "it is a folder",
 }
 
 
 @contextmanager
-def _in_one_sentence(action: str, path: Path) -> Iterator[None]:
-    """Turns an OSError into BadInput; the name is shortened, since a name can be the very problem."""
+def _in_one_sentence(action: str) -> Iterator[None]:
+    """Turns an OSError into BadInput that starts with `action`."""
     try:
         yield
     except OSError as error:
-        name = path.name if len(path.name) <= 80 else path.name[:77] + "…"
-        reason = _REASONS.get(error.errno or 0, error.strerror or "unknown reason")
-        raise BadInput(f"cannot {action} {name!r}: {reason}") from error
+        raise BadInput(f"{action}: {_REASONS.get(error.errno or 0, error.strerror or 'unknown reason')}") from error
 
 
 def write_files(path: Path, build: Callable[[], dict[str, bytes]], *, force: bool) -> None:
@@ -42,7 +40,8 @@ def write_files(path: Path, build: Callable[[], dict[str, bytes]], *, force: boo
     build() -> {file name: content}, called only once the target has been found writable. Existing files are refused
     unless `force`. Content goes to `<name>.<pid>.partial` beside the target and is renamed once all of it is on disk.
     """
-    with _in_one_sentence("write", path):
+    shown = path.name if len(path.name) <= 80 else path.name[:77] + "…"
+    with _in_one_sentence(f"cannot write {shown!r}"):
         check_target(path, force)
         content = build()
         for name in content:
@@ -83,17 +82,15 @@ def check_target(path: Path, force: bool) -> None:
 
 
 def read_limited(path: Path, limit: int) -> bytes:
-    """The content of a regular file of at most `limit` bytes; nothing is read from a larger one."""
-    with _in_one_sentence("read", path):
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise BadInput(f"{path.name!r} is a folder, not a mesh file")
-        if not stat.S_ISREG(mode):
-            raise BadInput(f"{path.name!r} is not a regular file")
-        size = path.stat().st_size
-        if size > limit:
-            raise BadInput(
-                f"{path.name!r} has {size / 2**20:.0f} MiB; files of this kind are read up to {limit >> 20} MiB"
-            )
+    """The content of a regular file of at most `limit` bytes; nothing is read from a larger one.
+
+    Raises BadInput with the reason alone: the caller says which file it was.
+    """
+    with _in_one_sentence("it cannot be read"):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BadInput("it is a folder or a device, not a file")
+        if status.st_size > limit:
+            raise BadInput(f"it has {status.st_size >> 20} MiB; files of this kind are read up to {limit >> 20} MiB")
         with path.open("rb") as file:
             return file.read(limit)
