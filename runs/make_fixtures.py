@@ -2,8 +2,8 @@
 
     python runs/make_fixtures.py [--corpus ../shared/data/corpus] [--out fixtures]
 
-Same corpus, same bytes. Only objects of `sweethome3d/BlendSwap-CC-0` are copied; test-split ones first, so that what the
-demo shows was never trained on.
+Same corpus, same bytes. Only objects of `sweethome3d/BlendSwap-CC-0` are copied; test-split ones first, so that what
+the demo shows was never trained on.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
     if not isinstance(collection, Catalogue):
         raise SystemExit(f"{arguments.corpus} has no catalog.json")
     rows = {item.id: item for item in collection.items}
-    items = {name: rows[id] for name, id in OBJECTS.items()}
+    items = {name: rows[item_id] for name, item_id in OBJECTS.items()}
     shapes = {name: _normalised(collection.read(item)) for name, item in items.items()}
     (out / "meshes").mkdir(parents=True, exist_ok=True)
     for name, item in items.items():
@@ -198,8 +198,8 @@ file of every other modality made from them. Converted, normalised, simplified t
 {COLOURS} colours by `runs/make_fixtures.py`, which makes the same bytes again from the corpus.
 
 **Licence: everything in this folder is CC0 1.0** (public domain dedication,
-<https://creativecommons.org/publicdomain/zero/1.0/>), whatever the licence of the rest of the repository is. The authors
-are named because they deserve it.
+<https://creativecommons.org/publicdomain/zero/1.0/>), whatever the licence of the rest of the repository is. The
+authors are named because they deserve it.
 
 | file | title | author | licence | corpus split | id |
 |---|---|---|---|---|---|
@@ -211,8 +211,9 @@ Objects of the test split were seen by none of the embedded models in training.
 |---|---|
 {made}
 
-`views/` and `depths/` hold WaLa's views 3, 6, 10 and 26 with their cameras in `transforms.json` (OpenGL camera-to-world,
-distance 4.4, 40°). Depth maps are 16-bit: distance along the camera axis = grey level · `depth_scale`, 0 = background.
+`views/` and `depths/` hold WaLa's views 3, 6, 10 and 26 with their cameras in `transforms.json` (OpenGL
+camera-to-world, distance 4.4, 40°). Depth maps are 16-bit: distance along the camera axis = grey level · `depth_scale`,
+0 = background.
 """
 
 

@@ -59,7 +59,7 @@ def captions(item: Item, colour: str, extents: NDArray[np.floating]) -> tuple[st
 
 
 def proportion_word(extents: NDArray[np.floating]) -> str:
-    """"tall", "flat" or "long", or "" where no side of the box (x, y, z; y up) stands out."""
+    """The word "tall", "flat" or "long", or "" where no side of the box (x, y, z; y up) stands out."""
     across, up, deep = (float(side) for side in extents)
     wide, narrow = max(across, deep), min(across, deep)
     if up < _FLAT * wide:
@@ -86,9 +86,8 @@ def recolour(
         raise BadInput(f"{word!r} is no colour word; there are {', '.join(COLOURS)}")
     from skimage.color import lab2rgb, rgb2lab
 
-    names, share = _named_area(face_rgb, areas)
-    nearest = _nearest_name(face_rgb)
-    chosen = nearest == int(share.argmax())
+    _, share = _named_area(face_rgb, areas)
+    chosen = _nearest_name(face_rgb) == int(share.argmax())
     lab = rgb2lab(face_rgb / 255)
     weight = np.maximum(areas[chosen], 1e-12)
     middle = (lab[chosen] * weight[:, None]).sum(0) / weight.sum()
@@ -121,5 +120,5 @@ def _nearest_name(rgb: NDArray[np.uint8]) -> NDArray[np.intp]:
 
 
 def _article(text: str) -> str:
-    """"a orange" -> "an orange"."""
+    """Mend "a orange" to "an orange"."""
     return f"an {text[2:]}" if text.startswith("a ") and text[2:3].lower() in "aeiou" else text

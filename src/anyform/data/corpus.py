@@ -89,7 +89,7 @@ class Catalogue:
 
 
 class MeshFolder:
-    """Any folder of meshes: captions from file names, splits from a hash of the path (90 % train, 5 % val, 5 % test)."""
+    """Any folder of meshes: captions from file names, splits (90, 5 and 5 %) from a hash of the path."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

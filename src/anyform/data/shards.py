@@ -5,7 +5,7 @@
 | `<id>.json` | catalogue row, captions, colour word, cameras, truncation and scales |
 | `<id>.sdf.npz` | `sdf` int8 (N, N, N): distance in units of `truncation` / 127, clipped |
 | `<id>.views.webp` | the V views below one another, RGBA with straight alpha |
-| `<id>.geometry.npz` | `depth` uint16 (V, H, W), 0 = background, in units of `depth_scale`; `sketch` uint8 (V, H, W), 255 = ink |
+| `<id>.geometry.npz` | `depth` uint16 (V, H, W) in units of `depth_scale`, 0 = background; `sketch` uint8, 255 = ink |
 | `<id>.points.npz` | `points` float16 (P, 3), `rgb` uint8 (P, 3) |
 
 The same samples give the same bytes: no times, owners or compression that depends on the machine.
@@ -51,7 +51,7 @@ class Sample:
 
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> int:
-    """Write samples one after the other; the file appears under its name only when it is whole. Returns their number."""
+    """Write samples one after the other and return their number; the file appears only when it is whole."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     count = 0
     with partial.open("wb") as stream:

@@ -37,8 +37,8 @@ def line_art(
 ) -> list[list[Stroke]]:
     """Visible silhouette, crease and border lines of a mesh, one list of strokes a view.
 
-    depth (V, H, W): the views' depth maps, inf as background (`views.render_views`). Every object has at least outlines,
-    so an empty list means that the mesh is not in view.
+    depth (V, H, W): the views' depth maps, inf as background (`views.render_views`). Every object has outlines, so an
+    empty list means that the mesh is not in view.
     """
     points, corners = _merged(vertices, faces)
     normals = face_normals(points, corners)
@@ -76,14 +76,15 @@ def draw(strokes: list[Stroke], height: int, width: int, thickness: float = 2.0)
     canvas = Image.new("L", (width * _DRAW_SCALE, height * _DRAW_SCALE), 0)
     pen = ImageDraw.Draw(canvas)
     for stroke in strokes:
-        pen.line([tuple(point) for point in (stroke * _DRAW_SCALE).tolist()], 255, round(thickness * _DRAW_SCALE), "curve")
+        corners = [(x, y) for x, y in (stroke * _DRAW_SCALE).tolist()]
+        pen.line(corners, 255, round(thickness * _DRAW_SCALE), "curve")
     ink = np.asarray(canvas, np.float32) / 255
     return ink.reshape(height, _DRAW_SCALE, width, _DRAW_SCALE).mean((1, 3))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SketchAugmentation:
-    """Ranges of the random changes; lengths are shares of the picture's size. The paper names the kinds, not the sizes."""
+    """Ranges of the random changes, lengths in shares of the picture's size. The paper names kinds, not sizes."""
 
     translate: float = 0.05
     rotate: float = float(np.radians(8))
@@ -130,7 +131,7 @@ def cage_warp(points: NDArray[np.float64], nodes: NDArray[np.float64]) -> NDArra
 
 
 def chain(links: NDArray[np.integer]) -> list[NDArray[np.int64]]:
-    """Undirected links (E, 2) between node ids -> paths of node ids, each link in exactly one; they end at junctions."""
+    """Undirected links (E, 2) between node ids -> paths of node ids ending at junctions, each link in exactly one."""
     around: dict[int, list[int]] = {}
     for a, b in links.tolist():
         around.setdefault(a, []).append(b)
@@ -163,9 +164,7 @@ def _jittered(stroke: Stroke, amount: float, rng: np.random.Generator) -> Stroke
     return stroke + np.stack([np.interp(where, np.arange(knots), offsets[:, axis]) for axis in range(2)], 1)
 
 
-def _merged(
-    vertices: NDArray[np.float64], faces: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _merged(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Vertices closer than MERGE_DISTANCE as one; faces that lost a corner and exact doubles dropped."""
     _, first, group = np.unique(np.round(vertices / MERGE_DISTANCE), axis=0, return_index=True, return_inverse=True)
     corners = group.reshape(-1)[faces]
@@ -206,9 +205,7 @@ def _is_silhouette(facing: NDArray[np.float64], beside: NDArray[np.int64]) -> ND
     return (second >= 0) & (facing[first] * facing[second] * np.where(same_way == 1, -1.0, 1.0) < 0)
 
 
-def _visible_strokes(
-    screen: NDArray[np.float64], edges: NDArray[np.int64], depth: NDArray[np.float32]
-) -> list[Stroke]:
+def _visible_strokes(screen: NDArray[np.float64], edges: NDArray[np.int64], depth: NDArray[np.float32]) -> list[Stroke]:
     """Edges (E, 2) over projected points (N, 3: column, row, depth) without what a surface of the map (H, W) hides.
 
     Wholly visible edges are joined into long strokes; of the others the visible pieces remain.
@@ -243,7 +240,7 @@ def _in_front(samples: NDArray[np.float64], depth: NDArray[np.float32]) -> NDArr
 
 
 def _pixel_links(edge: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Links between neighbouring set pixels, ids in `argwhere` order; a diagonal only where no shared neighbour is set."""
+    """Links (E, 2) of neighbouring set pixels, ids in `argwhere` order; a diagonal only where no corner joins them."""
     number = np.full(np.add(edge.shape, 2), -1)
     number[1:-1, 1:-1][edge] = np.arange(edge.sum())
     row, column = np.nonzero(number >= 0)

@@ -123,26 +123,29 @@ def _one_view(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Premultiplied rgba (n, m, 4), depth, normal and face of every sample of one camera."""
     origins, directions = camera.rays()
-    origin, direction = origins.reshape(-1, 3), directions.reshape(-1, 3)
-    face = np.asarray(caster.intersects_first(origin, direction), np.int64)
-    hit = face >= 0
-    seen = np.maximum(face, 0)
+    origin, ray = camera.camera_to_world[0, :3, 3], directions.reshape(-1, 3)
+    face = np.asarray(caster.intersects_first(origins.reshape(-1, 3), ray), np.int64)
+    hit = np.flatnonzero(face >= 0)
+    seen, ray = face[hit], ray[hit]
     normal = normals[seen]
-    facing = (normal * direction).sum(1)
-    normal = np.where(facing[:, None] > 0, -normal, normal) * hit[:, None]
+    facing = (normal * ray).sum(1)
+    normal = np.where(facing[:, None] > 0, -normal, normal)
     facing = np.abs(facing)
+    corners = shape.vertices[shape.faces[seen]] - origin
     # Embree finds which triangle; where on it is computed here in float64, on the triangle's plane.
-    plane = np.abs(((shape.vertices[shape.faces[seen, 0]] - origin) * normal).sum(1)) / np.maximum(facing, 1e-9)
-    along = direction @ -camera.camera_to_world[0, :3, 2]
-    corners = (shape.vertices[shape.faces[seen]] - camera.camera_to_world[0, :3, 3]) @ -camera.camera_to_world[0, :3, 2]
+    reach = np.abs((corners[:, 0] * normal).sum(1)) / np.maximum(facing, 1e-9)
+    forward = -camera.camera_to_world[0, :3, 2]
     # A grazing ray meets the plane far away from the triangle it touched; the triangle's own depths bound the truth.
-    depth = np.where(hit, np.clip(plane * along, corners.min(1), corners.max(1)), np.inf)
+    bounds = corners @ forward
     towards = np.asarray(light.direction) / np.linalg.norm(light.direction)
     shade = light.ambient + light.diffuse * np.clip(normal @ towards, 0, 1) + light.headlight * facing
-    colour = np.clip(shape.face_rgb[seen] / 255 * shade[:, None], 0, 1) * hit[:, None]
-    rows, columns = camera.height, camera.width
-    rgba = np.concatenate([colour, hit[:, None]], 1).reshape(rows, columns, 4)
-    return rgba, depth.reshape(rows, columns), normal.reshape(rows, columns, 3), face.reshape(rows, columns)
+    depth, normals_seen, rgba = np.full(len(face), np.inf), np.zeros((len(face), 3)), np.zeros((len(face), 4))
+    depth[hit] = np.clip(reach * (ray @ forward), bounds.min(1), bounds.max(1))
+    normals_seen[hit] = normal
+    rgba[hit, :3] = np.clip(shape.face_rgb[seen] / 255 * shade[:, None], 0, 1)
+    rgba[hit, 3] = 1
+    size = camera.height, camera.width
+    return rgba.reshape(*size, 4), depth.reshape(size), normals_seen.reshape(*size, 3), face.reshape(size)
 
 
 def _downsample(

@@ -42,7 +42,7 @@ def check_triangles(vertices: NDArray[np.floating], faces: NDArray[np.integer]) 
     lowest, highest = int(faces.min()), int(faces.max())
     if lowest < 0 or highest >= len(vertices):
         wrong = lowest if lowest < 0 else highest
-        raise BadInput(f"a face names vertex {wrong}, but the mesh has {len(vertices)} vertices (0 to {len(vertices) - 1})")
+        raise BadInput(f"a face names vertex {wrong}, but the mesh has only vertices 0 to {len(vertices) - 1}")
     bad = int((~np.isfinite(vertices)).any(1).sum())
     if bad:
         raise BadInput(f"{bad} of {len(vertices)} vertices are not finite numbers; repair the mesh first")
@@ -67,9 +67,7 @@ def normalise(
     return (exact - centre) * scale, centre, scale
 
 
-def unsigned_distance(
-    vertices: NDArray[np.floating], faces: NDArray[np.integer], size: int
-) -> NDArray[np.float32]:
+def unsigned_distance(vertices: NDArray[np.floating], faces: NDArray[np.integer], size: int) -> NDArray[np.float32]:
     """Distance of every grid sample to the triangles, (N, N, N) float32 in world units.
 
     Exact (float64 evaluation, float32 storage) within 3 cells of the surface; farther away the distance to a triangle

@@ -1,7 +1,7 @@
 """Distance to the nearest triangle on an integer lattice, compiled by numba: exact band, then sweeps.
 
-Everything here is in lattice units: sample (i, j, k) sits at the point (i, j, k). No argument is checked (numba does not
-bound-check); `geometry.sdf` is the door. The readable twin is `sdf.unsigned_distance_reference`.
+Everything here is in lattice units: sample (i, j, k) sits at the point (i, j, k). No argument is checked (numba does
+not bound-check); `geometry.sdf` is the door. The readable twin is `sdf.unsigned_distance_reference`.
 
 Parallel launches hold one lock: two Python threads in numba's `workqueue` layer at once would abort the process.
 """
@@ -20,7 +20,8 @@ UNKNOWN = np.float32(1e30)
 SWEEP_ROUNDS = 2
 LAUNCH = threading.Lock()
 
-# Columns of a packed triangle: corner a, edges ab and ac, their dot products, unit normal (0 if degenerate), bounding sphere.
+# Columns of a packed triangle: corner a, edges ab and ac, their dot products, unit normal (0 if degenerate) and
+# bounding sphere.
 A, AB, AC, AB_AB, AB_AC, AC_AC, NORMAL, CENTRE, RADIUS, WIDTH = 0, 3, 6, 9, 10, 11, 12, 15, 18, 19
 
 
@@ -33,7 +34,7 @@ def nearest_triangles(corners: NDArray[np.float64], size: int) -> NDArray[np.flo
     distance = np.full((size, size, size), BAND, np.float32)
     nearest = np.full((size, size, size), -1, np.int32)
     with LAUNCH:
-        # Each slab owns its voxels and sees the faces in order, so the number of slabs does not change a bit of the result.
+        # A slab owns its voxels and sees the faces in order: the number of slabs does not change a bit of the result.
         threads = numba.get_num_threads()
         _band(packed, boxes, 1 if threads == 1 else min(size, 8 * threads), distance, nearest)
         distance[nearest < 0] = UNKNOWN
@@ -62,7 +63,7 @@ def _pack(corners: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @njit(inline="always")
 def _distance(x: float, y: float, z: float, packed: NDArray[np.float64], face: int) -> float:
-    """Exact distance of a point to a triangle: its plane if the foot point is inside, else the nearest of three edges."""
+    """Exact distance of a point to a triangle: to its plane if the foot lies inside, else to the nearest edge."""
     t = packed[face]
     px, py, pz = x - t[A], y - t[A + 1], z - t[A + 2]
     aa, bb, cc = t[AB_AB], t[AB_AC], t[AC_AC]
