@@ -1,11 +1,11 @@
 """Which triangle does each pixel see? A rasteriser in plain numpy: exact definition, no compiler, no GPU.
 
-Visibility (specs: homogeneous rasterisation of Olano and Greer, 1997). Clip position (X, Y, Z, W) of corner k, pixel
-centre (x, y) in normalised device coordinates, q_k = (X_k − x W_k, Y_k − y W_k), e0 = q1 × q2, e1 = q2 × q0, e2 = q0 × q1
-and s their sum. A pixel is covered where no e has the sign opposite to s and s is not 0; b_k = e_k / s are the
-barycentric coordinates, correct in perspective. Of covering triangles the smallest z = Σ e_k Z_k / Σ e_k W_k in [−1, 1)
-wins, among equals the lower face id. Both sides of a triangle are visible. A pixel centre exactly on a shared edge
-belongs to both triangles, so there are no cracks.
+Visibility (homogeneous rasterisation, Olano and Greer 1997). For clip positions (X, Y, Z, W) of the corners and a pixel
+centre (x, y) in normalised device coordinates: q_k = (X_k − x W_k, Y_k − y W_k), e0 = q1 × q2, e1 = q2 × q0,
+e2 = q0 × q1 and s their sum. A pixel is covered where no e has the sign opposite to s and s is not 0; b_k = e_k / s are
+the barycentric coordinates, correct in perspective. Of the covering triangles the smallest z = Σ e_k Z_k / Σ e_k W_k in
+[−1, 1) wins, among equals the lower face id. Both sides of a triangle are visible. A pixel centre exactly on a shared
+edge belongs to both triangles, so there are no cracks.
 
 Pixel (i, j) has its centre at x = (2j + 1)/W − 1, y = (2i + 1)/H − 1: **row 0 is the bottom** of the picture; who shows
 it flips it once. Triangles with any W <= 1e-8 (a corner beside or behind the camera) are dropped.
@@ -87,9 +87,7 @@ def interpolate_corners(corners: NDArray[np.floating], fragments: Fragments) -> 
     return values
 
 
-def at_seen(
-    corners: NDArray[np.floating], fragments: Fragments, seen: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+def at_seen(corners: NDArray[np.floating], fragments: Fragments, seen: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Values (F, 3, C) at the P pixels of the mask `seen` (H, W), (P, C): nothing is spent on the background."""
     face, uv = fragments.face[seen], fragments.uv[seen]
     b0, b1 = uv[:, :1], uv[:, 1:]

@@ -1,7 +1,7 @@
 """Pictures of meshes for people: soft two-light shading, contact sheets, turntables. numpy, scipy and Pillow.
 
-Light model, in linear light: albedo · (ambient + key + fill), the two lights fixed to the camera so that every view of a
-turntable reads alike, the ambient part a little brighter from above, wherever the object stands; creases and contacts
+Light model, in linear light: albedo · (ambient + key + fill), the two lights fixed to the camera so that every view of
+a turntable reads alike, the ambient part a little brighter from above wherever the object stands; creases and contacts
 are darkened by the difference between the depth map and its blurred self (Luft et al. 2006, "Image enhancement by
 unsharp masking the depth buffer"). Normals are smoothed between faces that meet at less than 35° and turned to the
 camera, so inverted meshes look right. Not a material preview: metal, roughness and normal maps are not read.
@@ -30,7 +30,7 @@ CLAY = (0.80, 0.78, 0.75)  # sRGB of a mesh without colours
 SUPERSAMPLING = 2
 _SMOOTH = np.cos(np.radians(35))
 _KEY, _FILL = np.array([-0.45, 0.75, 0.65]), np.array([0.85, 0.15, 0.45])  # towards the lights, camera axes
-_KEY_STRENGTH, _FILL_STRENGTH, _AMBIENT, _SKY = 0.62, 0.20, 0.26, 0.08
+_KEY_STRENGTH, _FILL_STRENGTH, _AMBIENT, _SKY = 0.72, 0.22, 0.28, 0.09
 _WRAP = 0.25  # how far light reaches around the terminator
 _CREASE_STRENGTH, _CREASE_RADIUS = 1.2, 0.02  # of the object's depth range, of the picture's height
 
@@ -40,8 +40,8 @@ Picture = NDArray[np.uint8]
 def picture(mesh: Mesh, cameras: Cameras, background: str | tuple[int, int, int] = "white") -> Picture:
     """(V, H, W, 4) uint8 sRGB pictures at the cameras' size, 2 × 2 samples a pixel.
 
-    background: "white", an sRGB triple 0..255 (alpha 255 everywhere), or "transparent" (straight alpha). Colours come
-    from the texture, the vertex colours and the base colour of the mesh (multiplied where there are several), else clay.
+    background: "white", an sRGB triple 0..255 (alpha 255 everywhere), or "transparent" (straight alpha). Colours are
+    the texture, the vertex colours and the base colour of the mesh (multiplied where there are several), else clay.
     Raises BadInput for an empty or non-finite mesh and for one that is wholly behind a camera.
     """
     if background not in ("white", "transparent") and not isinstance(background, tuple):
@@ -63,11 +63,12 @@ def picture(mesh: Mesh, cameras: Cameras, background: str | tuple[int, int, int]
 def framed(
     mesh: Mesh, azimuth: Sequence[float] | NDArray[np.floating], elevation: float = 0.35, size: int = 512
 ) -> Cameras:
-    """Cameras around the middle of a mesh of any size and place, far enough that it fits; angles in radians, fov 30°."""
+    """Cameras around the middle of a mesh of any size and place, so far that it fits; angles in radians, fov 30°."""
     low, high = mesh.bounds.astype(np.float64)
     fov = float(np.radians(30))
     radius = max(float(np.linalg.norm(high - low)) / 2, 1e-9)
-    cameras = Cameras.orbit(np.asarray(azimuth, np.float64), np.float64(elevation), radius * 1.04 / np.sin(fov / 2), fov, size)
+    distance = radius * 1.04 / np.sin(fov / 2)
+    cameras = Cameras.orbit(np.asarray(azimuth, np.float64), np.float64(elevation), distance, fov, size)
     cameras.camera_to_world[:, :3, 3] += (low + high) / 2
     return cameras
 
@@ -90,7 +91,7 @@ def clip_positions(vertices: NDArray[np.floating], cameras: Cameras, view: int) 
 
 
 def crease_normals(mesh: Mesh) -> NDArray[np.float64]:
-    """Unit normals (F, 3, 3) of each face's corners: the vertex' mean where it is within 35° of the face, else the face's."""
+    """Unit normals (F, 3, 3) of the faces' corners: the vertex' mean if within 35° of the face, else the face's own."""
     cross = face_cross(mesh.vertices, mesh.faces)
     normal = _unit(cross)
     corner = weld(mesh.vertices)[mesh.faces]
@@ -178,7 +179,8 @@ def turntable(mesh: Mesh, path: str | Path, frames: int = 36, size: int = 384, s
         raise BadInput(f"a turntable is an animated WebP: end {path.name[:80]!r} with .webp")
     views = picture(mesh, framed(mesh, np.arange(frames) * 2 * np.pi / frames, size=size))
     first, *rest = (Image.fromarray(view[..., :3]) for view in views)
-    first.save(path, "WEBP", save_all=True, append_images=rest, duration=round(1000 * seconds / frames), loop=0, quality=82)
+    pause = round(1000 * seconds / frames)
+    first.save(path, "WEBP", save_all=True, append_images=rest, duration=pause, loop=0, quality=82)
     return path
 
 
@@ -228,7 +230,8 @@ def _paste(sheet: Image.Image, pixels: Picture, corner: tuple[int, int], cell: i
     tile.thumbnail((cell, cell), Image.Resampling.LANCZOS)
     if max(tile.size) < cell:
         scale = cell / max(tile.size)
-        tile = tile.resize((max(1, round(tile.width * scale)), max(1, round(tile.height * scale))), Image.Resampling.BICUBIC)
+        size = max(1, round(tile.width * scale)), max(1, round(tile.height * scale))
+        tile = tile.resize(size, Image.Resampling.BICUBIC)
     place = (corner[0] + (cell - tile.width) // 2, corner[1] + (cell - tile.height) // 2)
     sheet.paste(tile, place, tile if tile.mode == "RGBA" else None)
 
