@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Convention:
-    """What the numbers of a format mean: its up axis (index), millimetres per unit (None = unstated), one body only."""
+    """What a format says: the up axis of its numbers, millimetres a unit of `read_mesh` (None = unstated), one body."""
 
-    up: int
+    up: str
     millimetres: float | None
     is_solid: bool
 
 
 _CONVENTIONS = {
-    ".glb": Convention(1, 1000.0, False),
-    ".stl": Convention(2, 1.0, True),
-    ".3mf": Convention(2, 1.0, True),
-    ".obj": Convention(1, None, False),
-    ".ply": Convention(1, None, False),
+    ".glb": Convention("y", 1000.0, False),
+    ".stl": Convention("z", 1000.0, True),
+    ".3mf": Convention("z", 1000.0, True),
+    ".obj": Convention("y", None, False),
+    ".ply": Convention("y", None, False),
 }
 
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     path = Path(arguments.file)
     mesh = read_mesh(path)
-    convention = _CONVENTIONS.get(path.suffix.lower(), Convention(1, None, False))
+    convention = _CONVENTIONS.get(path.suffix.lower(), Convention("y", None, False))
     report = gate(mesh, allow_parts=not (arguments.one_body or convention.is_solid))
     record = {"file": clean(path.name), **report.to_json(), **_stance(mesh, report, convention), **_licence(path)}
     if arguments.json:
@@ -55,15 +55,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _stance(mesh: Mesh, report: GateReport, convention: Convention) -> dict[str, Any]:
-    """Size, and whether it stands on the ground plane of its format."""
+    """Size as width, height, depth, and whether it stands on the ground: `read_mesh` turns every format to +y up."""
     if not report.finite or not len(mesh.faces):
-        return {"up": "xyz"[convention.up]}
+        return {"up": convention.up}
     low, high = mesh.bounds
     extent = float((high - low).max())
     sides = [float(side) for side in high - low]
     record: dict[str, Any] = {
-        "up": "xyz"[convention.up],
-        "stands_on_ground": bool(abs(float(low[convention.up])) <= 0.005 * extent),
+        "up": convention.up,
+        "stands_on_ground": bool(abs(float(low[1])) <= 0.005 * extent),
     }
     if convention.millimetres is not None:
         record["size_mm"] = [round(side * convention.millimetres, 3) for side in sides]

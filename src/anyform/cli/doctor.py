@@ -90,7 +90,9 @@ def devices() -> list[dict[str, Any]]:
             "arch_supported": supported,
             "memory_bytes": torch.cuda.get_device_properties(index).total_memory,
         }
-        advice = {} if supported else {"advice": f"install a build of torch newer than {torch.__version__} for this GPU"}
+        advice = (
+            {} if supported else {"advice": f"install a build of torch newer than {torch.__version__} for this GPU"}
+        )
         found.append(entry | advice)
     if torch.backends.mps.is_available():
         found.append({"name": "mps", "arch_supported": True})
@@ -179,7 +181,9 @@ def _lines(record: dict[str, Any]) -> list[str]:
     for test in record["self_tests"]:
         verdict = "ok" if test["ok"] else "WRONG"
         lines.append(f"self-test {test['backend']} {test['name']}: {verdict} (error {test['error']:.1e})")
-    lines.append("network: " + ("forbidden (offline)" if record["offline"] else "used only where released weights are named"))
+    lines.append(
+        "network: " + ("forbidden (offline)" if record["offline"] else "used only where released weights are named")
+    )
     if "warm_seconds" in record:
         lines.append(f"warmed up: one draft asset in {record['warm_seconds']} s")
     return lines

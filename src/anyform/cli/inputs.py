@@ -63,7 +63,10 @@ def read_provenance(path: Path) -> dict[str, Any]:
     if path.is_dir():
         path = path / "provenance.json"
     if path.suffix.lower() != ".json":
-        return read_extras(path)
+        made = read_extras(path)
+        if not made:
+            raise BadInput(f"{path.name!r} carries no provenance: it was not made by anyform")
+        return made
     try:
         data = json.loads(read_limited(path, _MAX_CONFIG).decode("utf-8"))
     except (ValueError, RecursionError) as error:
