@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -25,12 +25,14 @@ class Condition:
     grid: Float[Tensor, "b c g g g"] | None = None
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """A network with its schedule: x_t (B, ...), t one timestep or (B,) -> what it says about x_t."""
 
     def __call__(self, x_t: Tensor, t: int | Tensor, condition: Condition) -> Prediction: ...
 
 
+@runtime_checkable
 class Codec(Protocol):
     """Between samples as people see them and the latents that the denoiser works on, scaled as it expects them."""
 
