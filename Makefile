@@ -35,9 +35,11 @@ demo: .venv/installed ## install, make one asset from every kind of prompt, and 
 	@$(PY) runs/demo.py out
 
 test: check ## install the developer extras, run `make check`, then the whole test suite (fast tests first)
+	@mkdir -p .cache
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal --basetemp .cache/pytest $(ARGS)
 
 check: .venv/installed-dev ## lint, import contract, house rules and type check
+	@mkdir -p .cache
 	$(PY) -m ruff check .
 	.venv/bin/lint-imports --no-cache
 	$(PY) -m pytest tests/house -q --basetemp .cache/pytest-house
