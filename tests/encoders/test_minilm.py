@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from anyform.encoders.embedded import FOLDER
 from anyform.encoders.minilm import MiniLM, MiniLMConfig, from_released, sentence_vectors
+from anyform.weights import embedded_file
 
 TINY = MiniLMConfig(vocabulary=50, width=24, num_layers=2, num_heads=4, mlp_width=40, num_positions=16)
 
@@ -55,12 +55,13 @@ def test_sentence_vector_is_the_mean_of_the_real_tokens() -> None:
 
 
 def test_the_shipped_file_says_what_it_is_and_what_int8_cost() -> None:
-    with safe_open(FOLDER / "text.safetensors", "pt") as file:
+    path = embedded_file("text")
+    with safe_open(path, "pt") as file:
         metadata, names = file.metadata(), set(file.keys())
         assert file.get_slice("words.int8").get_shape() == [30522, 384]
     assert float(metadata["int8_cosine_min_of_50"]) > 0.999
     assert float(metadata["max_difference_to_bertmodel"]) < 1e-4
     assert metadata["licence"] == "Apache-2.0" and metadata["source_sha256"].startswith("53aa51172d142c89")
     assert not any("pooler" in name for name in names)
-    assert (FOLDER / "text.safetensors").stat().st_size < 24e6
-    assert json.loads((FOLDER / "tokenizer.json").read_text(encoding="utf-8"))["truncation"] is None
+    assert path.stat().st_size < 24e6
+    assert json.loads(path.with_name("tokenizer.json").read_text(encoding="utf-8"))["truncation"] is None

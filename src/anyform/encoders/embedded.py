@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from anyform.encoders.minilm import MiniLM, sentence_vectors
 from anyform.errors import BadInput
 from anyform.nn.int8 import dequantise
+from anyform.weights import embedded_file, read_safetensors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from anyform.types.prompt import Prompt
 
-FOLDER = Path(__file__).resolve().parent.parent / "embedded"
 MAX_TOKENS = 64
 BATCH = 64  # sentences a forward pass; bounds the memory of a long list
 
@@ -70,8 +68,8 @@ def load() -> EmbeddedEncoder:
     from tokenizers import Tokenizer
 
     model = MiniLM()  # not on the meta device: its first use in a process costs over a second
-    model.load_state_dict(dequantise(load_file(FOLDER / "text.safetensors")), assign=True)
-    tokenizer = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
+    model.load_state_dict(dequantise(read_safetensors(embedded_file("text"))[0]), assign=True)
+    tokenizer = Tokenizer.from_file(str(embedded_file("text").with_name("tokenizer.json")))
     tokenizer.enable_truncation(MAX_TOKENS)
     tokenizer.enable_padding()
     return EmbeddedEncoder(model.eval().requires_grad_(False), tokenizer)

@@ -12,22 +12,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from anyform.errors import BadInput
 from anyform.systems.wala.colour import lab_to_srgb, srgb_to_lab
+from anyform.weights import embedded_file, read_safetensors
 
 SIZE = 16  # edge of the grid the network works on, and of reference grids
 TRUNCATION = 0.125  # world units: distances beyond are clipped, 4 voxels of 64³
 LAB_MEAN, LAB_SCALE = (60.0, 4.0, 14.0), 30.0  # mean Lab of the corpus; one scale keeps distances in Lab
-WEIGHTS = Path(__file__).resolve().parents[2] / "embedded" / "paint.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +73,7 @@ class Paint(nn.Module):
         self.up_1, self.up_0 = nn.Conv3d(coarse, middle, 1), nn.Conv3d(middle, fine, 1)
         self.blocks = nn.ModuleList(Block(w, config.condition_width) for w in (middle, coarse, coarse, middle, fine))
         self.head = nn.Conv3d(fine, 4 * 8, 1)
+        self.base = nn.Linear(config.condition_width, 4)  # what the words alone say, the same in every cell
         axis = (torch.arange(SIZE) + 0.5) / SIZE * 2 - 1
         coordinates = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))[None]
         self.register_buffer("coordinates", coordinates, persistent=False)
@@ -86,15 +85,19 @@ class Paint(nn.Module):
         Each output cell mixes its own prediction with the reference by a learned gate, so copying costs nothing.
         """
         coordinates = self.coordinates.expand(len(shape), -1, -1, -1, -1)
-        condition = self.text(text * text.shape[1] ** 0.5)
+        condition = self.condition(text)
         at_16 = self.stem(torch.cat([shape, coordinates, reference], 1))
         at_8 = self.blocks[0](self.down_1(at_16), condition)
         x = self.blocks[2](self.blocks[1](self.down_2(at_8), condition), condition)
         x = self.blocks[3](at_8 + self.up_1(upsampled(x)), condition)
         x = self.blocks[4](at_16 + self.up_0(upsampled(x)), condition)
-        values = depth_to_space(self.head(F.silu(x)))
+        values = depth_to_space(self.head(F.silu(x))) + self.base(condition)[..., None, None, None]
         gate = torch.sigmoid(values[:, 3:]) * upsampled(reference[:, 4:])
         return (1 - gate) * values[:, :3] + gate * upsampled(reference[:, :3])
+
+    def condition(self, text: Tensor) -> Tensor:
+        """Sentence vectors (B, 384) -> the condition (B, D) of every block and of the base colour."""
+        return self.text(text * text.shape[1] ** 0.5)
 
 
 def upsampled(x: Tensor) -> Tensor:
@@ -172,7 +175,7 @@ class ColorGrid:
 def load_paint() -> Paint:
     """The shipped network, read once a process."""
     model = Paint()
-    model.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
+    model.load_state_dict({name: value.float() for name, value in read_safetensors(embedded_file("paint"))[0].items()})
     return model.eval().requires_grad_(False)
 
 
