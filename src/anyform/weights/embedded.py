@@ -13,7 +13,7 @@ from typing import Any
 
 from anyform.errors import WeightsError
 
-EMBEDDED = {"wala": "wala.safetensors", "text": "text.safetensors"}
+EMBEDDED = {"wala": "wala.safetensors", "text": "text.safetensors", "cutout": "cutout.safetensors"}
 _FOLDER = Path(__file__).resolve().parent.parent / "embedded"
 
 
