@@ -145,7 +145,7 @@ def generate(
 
 
 def check(asset: Asset, name: str) -> None:
-    """Raise GateFailed unless the asset's mesh is finite, closed, consistently wound and filled; parts may be several."""
+    """Raise GateFailed unless the asset's mesh is finite, closed, consistently wound and filled; parts are fine."""
     verdict = gate(asset.mesh, allow_parts=True)
     if not verdict.ok:
         reasons = "; ".join(verdict.failures)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,10 @@ Command = Callable[..., int]
 Record = Callable[[], dict[str, Any]]
 
 
+def _names(folder: str = ".") -> list[str]:
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
 def test_text_to_glb(anyform: Command, record: Record) -> None:
     assert anyform("generate", "a ball", "-o", "ball.glb", "--seed", 7, "--json") == 0
     made = record()
@@ -26,13 +29,13 @@ def test_text_to_glb(anyform: Command, record: Record) -> None:
     assert made["prompt"] == {"kind": "text", "text": "a ball"} and made["file"] == "ball.glb"
     assert max(made["size_mm"]) == pytest.approx(1000, abs=1e-2)
     assert read_extras(Path("ball.glb"))["seed"] == 7
-    assert os.listdir() == ["ball.glb"]
+    assert _names() == ["ball.glb"]
 
 
 def test_without_output_the_name_follows_from_prompt_and_seed(anyform: Command, capsys: Any) -> None:
     assert anyform("generate", "A red/../ball!", "--seed", 3) == 0
     assert capsys.readouterr().out == "a-red-ball-3.glb\n"
-    assert os.listdir() == ["a-red-ball-3.glb"]
+    assert _names() == ["a-red-ball-3.glb"]
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(anyform: Command) -> None:
@@ -120,7 +123,7 @@ def test_folder_holds_everything(anyform: Command) -> None:
     assert "denoise" in (folder / "log.txt").read_text(encoding="utf-8")
     assert anyform("generate", "a ball", "--seed", 4, "-o", "out/") == 2
     assert anyform("generate", "a ball", "--seed", 4, "-o", "out/", "--force") == 0
-    assert [path.name for path in Path("out").iterdir()] == ["a-ball-4"]
+    assert _names("out") == ["a-ball-4"]
 
 
 def test_print_is_sized_and_solid(anyform: Command, record: Record) -> None:
@@ -156,7 +159,7 @@ def test_faults(
     monkeypatch.setenv("ANYFORM_FAULT", fault)
     assert anyform("generate", "x", "-o", "a.glb", "--json") == code
     printed = capsys.readouterr()
-    assert words in printed.err and os.listdir() == []
+    assert words in printed.err and _names() == []
     assert json.loads(printed.out)["exit_code"] == code
 
 

@@ -1,4 +1,4 @@
-"""Bad input through the command line (expectations.md §4.3 rows 1, 21-24, 29, 38, 60-65): one sentence, the right code."""
+"""Bad input through the command line (expectations.md §4.3: 1, 21-24, 29, 38, 60-65): one sentence, the right code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SENTENCE = 1000
 
 @pytest.fixture
 def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Callable[..., str]:
-    """Run a command that must fail: its sentence, after checking the code, the one line and that nothing was written."""
+    """Run a command that must fail: its sentence, once the code, the one line and the untouched folder are checked."""
     monkeypatch.chdir(tmp_path)
 
     def run(code: int, *arguments: object) -> str:
@@ -280,7 +280,12 @@ def test_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
         sys.exit(cli.main(["generate", "x", "-o", "a.glb", "--force"]))
     """
     done = subprocess.run(
-        _script(body), cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(SOURCE)}, capture_output=True, text=True
+        _script(body),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2 and "larger than this system allows" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.glb"]
@@ -300,7 +305,7 @@ def test_a_mistake_of_ours_is_one_sentence_and_debug_shows_where(tmp_path: Path)
     for extra, has_trace in (([], False), (["--debug"], True)):
         environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
         command = _script(body.replace("EXTRA", repr(extra)))
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 1 and ("Traceback" in done.stderr) is has_trace
         assert has_trace or (len(done.stderr.splitlines()) == 1 and "\x1b" not in done.stderr)
 
@@ -332,5 +337,6 @@ def test_help_loads_nothing_heavy_in_any_environment(environment: dict[str, str]
         env={**os.environ, "PYTHONPATH": str(SOURCE), **environment},
         capture_output=True,
         text=True,
+        check=False,
     )
     assert done.returncode == 0 and "generate" in done.stdout

@@ -1,4 +1,4 @@
-"""`anyform check FILE`: the gate on any mesh file, with its size, how it stands, and its licence. Exit 5 where it fails."""
+"""`anyform check FILE`: the gate on any mesh file, its size, how it stands, its licence. Exit 5 where it fails."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
     lines = [
         f"anyform {record['anyform']}  Python {record['python']}  {record['platform']}",
         f"device {device['name']} {device['dtype']}: {device['reason']}",
-        f"cpu: {cpu['cores']} cores, load {cpu['load_1min']}, {', '.join(cpu['features']) or 'no vector features known'}",
+        f"cpu: {cpu['cores']} cores, load {cpu['load_1min']}, {', '.join(cpu['features']) or 'no vector units known'}",
     ]
     for other in record["devices"][1:]:
         lines.append(f"{other['name']}: {other.get('model', '')} {other.get('advice', 'usable')}")

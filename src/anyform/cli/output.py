@@ -1,4 +1,4 @@
-"""Where `generate` writes: a file, or a folder with everything; settled before the work, written whole or not at all."""
+"""Where `generate` writes: a file, or a folder with everything; settled first, written whole or not at all."""
 
 from __future__ import annotations
 

@@ -13,7 +13,12 @@ from typing import Any
 
 from anyform.errors import WeightsError
 
-EMBEDDED = {"wala": "wala.safetensors", "text": "text.safetensors", "cutout": "cutout.safetensors"}
+EMBEDDED = {
+    "wala": "wala.safetensors",
+    "text": "text.safetensors",
+    "cutout": "cutout.safetensors",
+    "paint": "paint.safetensors",
+}
 _FOLDER = Path(__file__).resolve().parent.parent / "embedded"
 
 

@@ -125,7 +125,11 @@ def _lock(name: str) -> Iterator[None]:
 
 
 def _fetch(released: Released, file: str) -> Path:
-    # huggingface_hub reads its environment when it is imported, so this import stays inside the call.
+    # huggingface_hub reads its environment when it is imported, so this import stays inside the call. Without these
+    # two it also asks its hub for a list of coding agents, even for files that are cached.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if is_offline():
+        os.environ["HF_HUB_OFFLINE"] = "1"
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HTTPError
 
