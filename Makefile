@@ -30,8 +30,6 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 demo: .venv/installed ## install, make one asset from every kind of prompt, and a contact sheet: out/demo.png
-	@mkdir -p out
-	$(PY) -m anyform generate "a wooden chair" -o out/chair.glb --seed 0 --force
 	@$(PY) runs/demo.py out
 
 test: check ## install the developer extras, run `make check`, then the whole test suite (fast tests first)
