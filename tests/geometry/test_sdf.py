@@ -74,7 +74,7 @@ def test_inside_out_source_gives_the_same_grid() -> None:
 
 def test_axes_are_x_y_z() -> None:
     mesh = box((0.2, 0.6, 1.2))
-    inside = sdf.mesh_to_sdf(np.asarray(mesh.vertices) + [0.3, 0.0, -0.1], np.asarray(mesh.faces), 40) < 0
+    inside = sdf.mesh_to_sdf(np.add(mesh.vertices, [0.3, 0.0, -0.1]), np.asarray(mesh.faces), 40) < 0
     points = grid(40)[inside]
     assert np.allclose(points.mean(0), [0.3, 0.0, -0.1], atol=0.03)
     assert np.allclose(np.ptp(points, axis=0) + 0.05, [0.2, 0.6, 1.2], atol=0.06)
@@ -83,7 +83,7 @@ def test_axes_are_x_y_z() -> None:
 def test_shift_by_whole_cells_shifts_the_grid() -> None:
     vertices, faces = ball(0.5)
     first = sdf.mesh_to_sdf(vertices, faces, 32)
-    moved = sdf.mesh_to_sdf(vertices + [2 / 16, 0, -3 / 16], faces, 32)
+    moved = sdf.mesh_to_sdf(np.add(vertices, [2 / 16, 0, -3 / 16]), faces, 32)
     near = np.abs(first[4:28, 4:28, 4:28]) < 0.15
     assert np.allclose(moved[6:30, 4:28, 1:25][near], first[4:28, 4:28, 4:28][near], atol=1e-5)
 
@@ -116,7 +116,7 @@ def test_open_sheet_gets_a_thickness() -> None:
 
 def test_thin_board_survives_whole() -> None:
     mesh = box((1.6, 0.004, 1.2))
-    inside = sdf.mesh_to_sdf(np.asarray(mesh.vertices) + [0, 0.031, 0], np.asarray(mesh.faces), 32) < 0
+    inside = sdf.mesh_to_sdf(np.add(mesh.vertices, [0, 0.031, 0]), np.asarray(mesh.faces), 32) < 0
     assert inside[5:27, :, 8:24].any(1).all()
 
 
