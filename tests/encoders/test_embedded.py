@@ -62,4 +62,5 @@ def test_load_is_cached_and_frozen() -> None:
 
 def test_no_transformers_is_loaded() -> None:
     code = "import sys; from anyform.encoders.embedded import load; load(); print('transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "False"

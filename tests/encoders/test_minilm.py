@@ -44,7 +44,8 @@ def test_padding_does_not_change_a_sentence() -> None:
     together = sentence_vectors(model(ids, mask), mask)
     for row, length in enumerate((9, 5, 1)):
         alone = model(ids[row : row + 1, :length], mask[row : row + 1, :length])
-        torch.testing.assert_close(together[row], sentence_vectors(alone, mask[row : row + 1, :length])[0], atol=1e-5, rtol=1e-4)
+        vector = sentence_vectors(alone, mask[row : row + 1, :length])[0]
+        torch.testing.assert_close(together[row], vector, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
 
 

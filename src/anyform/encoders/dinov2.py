@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyform.nn.transformer import Mlp, SelfAttention, repeat
+from anyform.nn.transformer import Mlp, SelfAttention, Stack
 
 _INTERPOLATE_OFFSET = 0.1
 
@@ -59,7 +59,7 @@ class Dinov2(nn.Module):
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.registers = nn.Parameter(torch.zeros(1, config.registers, width))
         self.positions = nn.Parameter(torch.zeros(1, 1 + config.trained_cells**2, width))
-        self.blocks = repeat(lambda: Dinov2Block(config), config.depth)
+        self.blocks = Stack(lambda: Dinov2Block(config), config.depth)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         for start in (self.class_token, self.registers, self.positions):
             nn.init.trunc_normal_(start, std=0.02)

@@ -1,9 +1,9 @@
 """MiniLM-L6: the small sentence encoder behind every text prompt of the embedded models.
 
-A post-norm BERT of 6 layers, width 384, 12 heads, exact GELU, LayerNorm eps 1e-12, absolute positions, English lower-case
-word pieces. A sentence vector is the mean of the token states over the real tokens, brought to unit length.
-Sources: Devlin et al., BERT (2018); Wang et al., MiniLM (2020); Reimers and Gurevych, Sentence-BERT (2019). The weights are
-all-MiniLM-L6-v2 (Apache-2.0), converted by `runs/convert_minilm.py`.
+A post-norm BERT of 6 layers, width 384, 12 heads, exact GELU, LayerNorm eps 1e-12, absolute positions, English
+lower-case word pieces. A sentence vector is the mean of the token states over the real tokens, brought to unit length.
+Sources: Devlin et al., BERT (2018); Wang et al., MiniLM (2020); Reimers and Gurevych, Sentence-BERT (2019). The weights
+are all-MiniLM-L6-v2 (Apache-2.0), converted by `runs/convert_minilm.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class MiniLMConfig:
-    """Sizes of all-MiniLM-L6-v2 (its public config.json); 64 of its 512 positions are kept, the longest prompt we read."""
+    """Sizes of all-MiniLM-L6-v2 (its public config.json); of its 512 positions we keep 64, the longest prompt read."""
 
     vocabulary: int = 30522
     width: int = 384
@@ -51,7 +51,7 @@ class Layer(nn.Module):
 
 
 class MiniLM(nn.Module):
-    """Word-piece ids -> token states. The pooler of the released file is not part of a sentence vector and is left out."""
+    """Word-piece ids -> token states. The released pooler is no part of a sentence vector and is left out."""
 
     def __init__(self, config: MiniLMConfig | None = None) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def sentence_vectors(tokens: Tensor, mask: Tensor) -> Tensor:
 
 
 def from_released(released: dict[str, Tensor], config: MiniLMConfig) -> dict[str, Tensor]:
-    """State dict of the released BertModel -> ours: q, k and v in one matrix, positions cut and joined with segment 0."""
+    """State dict of the released BertModel -> ours: q, k, v in one matrix; positions cut and joined with segment 0."""
     state = {
         "words": released["embeddings.word_embeddings.weight"],
         "positions": released["embeddings.position_embeddings.weight"][: config.num_positions]

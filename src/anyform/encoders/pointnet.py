@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyform.nn.transformer import CrossAttention, Mlp, SelfAttention, repeat
+from anyform.nn.transformer import CrossAttention, Mlp, SelfAttention, Stack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ class PointNetLarge(nn.Module):
         self.points = PointLayers(config, nn.SiLU())
         self.pooling = AttentionPooling(config, qkv_bias=True)
         self.widen = Mlp(config.width, 4 * config.width, config.context_width, nn.GELU("tanh"))
-        self.blocks = repeat(lambda: PlainBlock(config.context_width, config.heads), config.depth)
+        self.blocks = Stack(lambda: PlainBlock(config.context_width, config.heads), config.depth)
 
     def forward(self, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b l c"]:
         x = self.widen(_normalise(self.pooling(self.points(points))))

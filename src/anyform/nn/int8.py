@@ -1,8 +1,8 @@
 """Weights on disk as int8: large matrices per output channel, everything else in fp16.
 
 A matrix W (out, in, …) is stored as q = round(W / s), an int8 tensor under `<name>.int8`, and its scales
-s = max|W[o]| / 127, an fp32 vector (out,) under `<name>.scale`. Reading multiplies them back, so that a model computes in
-fp32 whatever its file holds. An embedding table counts as a matrix whose output channels are its rows.
+s = max|W[o]| / 127, an fp32 vector (out,) under `<name>.scale`. Reading multiplies them back, so that a model computes
+in fp32 whatever its file holds. An embedding table counts as a matrix whose output channels are its rows.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def dequantise(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
         scale = stored.get(f"{name[:-5]}.scale")
         if scale is None or scale.shape != value.shape[:1]:
             found = "none" if scale is None else f"shape {tuple(scale.shape)}"
-            raise WeightsError(f"{name} {tuple(value.shape)} needs one scale per row, found {found}: the file is damaged")
+            shape = tuple(value.shape)
+            raise WeightsError(f"{name} {shape} needs one scale per row, found {found}: the file is damaged")
         state[name[:-5]] = value.float().mul_(scale.float().reshape(-1, *[1] * (value.ndim - 1)))
     return state

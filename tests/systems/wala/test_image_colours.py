@@ -24,7 +24,9 @@ def spheres(*parts: tuple[tuple[float, float, float], float]) -> Mesh:
     return Mesh(np.array(mesh.vertices, np.float32), np.array(mesh.faces, np.int32))
 
 
-def picture(cameras: Cameras, centre: tuple[float, float, float], radius: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+def picture(
+    cameras: Cameras, centre: tuple[float, float, float], radius: float
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """A sphere whose colour is its position, ray traced exactly; and the distance along the camera axis."""
     origins, directions = cameras.rays()
     offset = origins - np.array(centre)

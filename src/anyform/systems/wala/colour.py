@@ -1,7 +1,7 @@
 """Colours as people see and name them: sRGB <-> CIE Lab (D65), and the everyday word of a colour. numpy only.
 
-sRGB in [0, 1]; Lab with L in [0, 100] and a, b about [-110, 110]. Sources: IEC 61966-2-1 (transfer curve and primaries),
-CIE 15 (Lab). The words are ours: hue sectors of LCh, split by lightness and chroma.
+sRGB in [0, 1]; Lab with L in [0, 100] and a, b about [-110, 110]. Sources: IEC 61966-2-1 (transfer curve and
+primaries), CIE 15 (Lab). The words are ours: hue sectors of LCh, split by lightness and chroma.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ RGB_TO_XYZ = np.array(
 )
 WHITE = RGB_TO_XYZ.sum(1)
 LAB = np.array([[0, 1.16, 0], [5, -5, 0], [0, 2, -2]]) * 100  # rows: L + 16, a, b from the cube-rooted XYZ
+LIFT = np.array([16, 0, 0])
 KNEE = 6 / 29
 
 # A typical sRGB of each word, for recolouring and for tests; `words` maps every one of them to its own name.
@@ -42,12 +43,12 @@ def srgb_to_lab(rgb: ArrayLike) -> NDArray[np.float64]:
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     xyz = linear @ RGB_TO_XYZ.T / WHITE
     root = np.where(xyz > KNEE**3, np.cbrt(xyz), xyz / (3 * KNEE**2) + 4 / 29)
-    return root @ LAB.T - (16, 0, 0)
+    return root @ LAB.T - LIFT
 
 
 def lab_to_srgb(lab: ArrayLike) -> NDArray[np.float64]:
     """Lab (..., 3) -> sRGB (..., 3), clipped to [0, 1] where the colour is outside sRGB."""
-    root = (np.asarray(lab, np.float64) + (16, 0, 0)) @ np.linalg.inv(LAB).T
+    root = (np.asarray(lab, np.float64) + LIFT) @ np.linalg.inv(LAB).T
     xyz = np.where(root > KNEE, root**3, 3 * KNEE**2 * (root - 4 / 29))
     linear = np.clip(xyz * WHITE @ np.linalg.inv(RGB_TO_XYZ).T, 0, 1)
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)

@@ -26,9 +26,9 @@ GRAZING, FACING = 0.15, 0.5  # cosines between which the weight of a pixel rises
 class Projection:
     """V pictures and what they see of one mesh.
 
-    rgba (V, H, W, 4) in [0, 1], alpha eroded by a pixel or two so that no background bleeds in; depth (V, H, W) along the
-    camera axis, inf where no surface; facing (V, H, W): cosine between the surface normal there and the direction to the
-    camera, 0 where no surface.
+    rgba (V, H, W, 4) in [0, 1], alpha eroded by a pixel or two so that no background bleeds in; depth (V, H, W) along
+    the camera axis, inf where no surface; facing (V, H, W): cosine between the surface normal there and the direction
+    to the camera, 0 where no surface.
     """
 
     rgba: NDArray[np.float32]
@@ -106,15 +106,15 @@ def paint_from_images(
 def fit_view(rgba: NDArray[np.uint8], mesh: Mesh, size: int = 256) -> tuple[NDArray[np.uint8], Cameras, float]:
     """The likeliest view of a picture (H, W, 4) of the mesh, by its outline.
 
-    Tries 36 azimuths × 6 elevations at the training distance. Returns the picture resampled to (size, size, 4) so that its
-    object lies where that camera sees the mesh, the camera, and the outlines' IoU in [0, 1]: below about 0.6 the picture
-    shows another shape and should not be projected. Outlines cannot tell front from back, so views from the front are
-    preferred by a hair.
+    Tries 36 azimuths × 6 elevations at the training distance. Returns the picture resampled to (size, size, 4) so that
+    its object lies where that camera sees the mesh, the camera, and the outlines' IoU in [0, 1]: below about 0.6 the
+    picture shows another shape and should not be projected. Outlines cannot tell front from back, so views from the
+    front are preferred by a hair.
     """
     points = np.concatenate([mesh.vertices, mesh.vertices[mesh.faces].mean(1)])
     points = points[:: max(1, len(points) // 12000)].astype(np.float64)
     wanted = frame(rgba, OUTLINE)[..., 3] > 127
-    azimuth, elevation = (g.ravel() for g in np.meshgrid(np.radians(np.arange(0, 360, 10)), np.radians(np.arange(-5, 46, 10))))
+    azimuth, elevation = (np.radians(g.ravel()) for g in np.meshgrid(np.arange(0, 360, 10), np.arange(-5, 46, 10)))
     cameras = Cameras.orbit(azimuth, elevation, DISTANCE, FOV_Y, size)
     scores = []
     for view in range(len(cameras)):
@@ -125,7 +125,8 @@ def fit_view(rgba: NDArray[np.uint8], mesh: Mesh, size: int = 256) -> tuple[NDAr
     best = int(np.argmax(scores))
     camera = Cameras.orbit(azimuth[best], elevation[best], DISTANCE, FOV_Y, size)
     where = camera.project(points)[0, :, :2]
-    return _placed(rgba, where.min(0), where.max(0), size), camera, float(scores[best] + 0.01 * (1 - np.cos(azimuth[best])))
+    overlap = scores[best] + 0.02 * (1 - np.cos(azimuth[best])) / 2
+    return _placed(rgba, where.min(0), where.max(0), size), camera, float(overlap)
 
 
 def _outline(where: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -138,7 +139,9 @@ def _outline(where: NDArray[np.float64]) -> NDArray[np.bool_]:
     return mask
 
 
-def _placed(rgba: NDArray[np.uint8], low: NDArray[np.float64], high: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
+def _placed(
+    rgba: NDArray[np.uint8], low: NDArray[np.float64], high: NDArray[np.float64], size: int
+) -> NDArray[np.uint8]:
     """The picture's object moved and scaled to the box from `low` to `high` (column, row) of a square image."""
     ratio = float((high - low).max()) / size
     square = frame(rgba, size, ratio)

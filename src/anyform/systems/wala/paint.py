@@ -1,8 +1,8 @@
 """Our own colours for WaLa's grey shapes: a small 3D U-Net that paints a grid around the surface.
 
-Differs: the paper makes geometry only. From the shape, the sentence vector of the prompt (if any) and a reference colour
-grid (if any: the retrieved training shape's colours, or the visible part of an image prompt) the network predicts a colour
-for every cell of a 32³ grid; the surface samples it trilinearly. Trained by `runs/embedded_paint.py`.
+Differs: the paper makes geometry only. From the shape, the sentence vector of the prompt (if any) and a reference
+colour grid (if any: the retrieved training shape's colours, or the visible part of an image prompt) the network
+predicts a colour for every cell of a 32³ grid; the surface samples it trilinearly. Trained by `runs/embedded_paint.py`.
 
 Grids are cell-centred over [-1, 1]³ and indexed [x, y, z]. A reference grid is (16, 16, 16, 3) uint8 sRGB in which
 (0, 0, 0) means "no surface here"; black surfaces are stored as (1, 1, 1).
@@ -108,18 +108,19 @@ def upsampled(x: Tensor) -> Tensor:
 def depth_to_space(x: Tensor) -> Tensor:
     """(B, 8C, n, n, n) -> (B, C, 2n, 2n, 2n): channels become the 2³ children of each cell."""
     batch, channels, n = x.shape[:3]
-    return x.reshape(batch, channels // 8, 2, 2, 2, n, n, n).permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(batch, -1, 2 * n, 2 * n, 2 * n)
+    children = x.reshape(batch, channels // 8, 2, 2, 2, n, n, n).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return children.reshape(batch, -1, 2 * n, 2 * n, 2 * n)
 
 
 def shape_features(sdf: Tensor) -> Tensor:
-    """World-unit distances (B, N, N, N), N a multiple of 32 -> (B, 8, 16, 16, 16) in [-1, 1]: 32³ means, packed by 2."""
+    """World-unit distances (B, N, N, N), N a multiple of 32 -> (B, 8, 16, 16, 16) in [-1, 1]: 32³ means packed by 2."""
     means = F.avg_pool3d((sdf / TRUNCATION).clamp(-1, 1)[:, None], sdf.shape[-1] // (2 * SIZE))
     packed = means.reshape(len(sdf), SIZE, 2, SIZE, 2, SIZE, 2).permute(0, 2, 4, 6, 1, 3, 5)
     return packed.reshape(len(sdf), 8, SIZE, SIZE, SIZE)
 
 
 def splat(points: NDArray[np.floating], rgb: NDArray[np.floating], size: int = SIZE) -> NDArray[np.uint8]:
-    """Surface points (N, 3) in [-1, 1] with sRGB (N, 3) in [0, 1] -> sparse grid (size, size, size, 3): mean Lab a cell."""
+    """Points (N, 3) in [-1, 1] with sRGB (N, 3) in [0, 1] -> sparse grid (size, size, size, 3): the mean Lab a cell."""
     cells = np.clip((np.asarray(points) + 1) / 2 * size, 0, size - 1).astype(np.int64)
     flat = np.ravel_multi_index(tuple(cells.T), (size,) * 3)
     lab, count = srgb_to_lab(rgb), np.bincount(flat, minlength=size**3)
@@ -149,7 +150,7 @@ def diffused(grid: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def reference_features(grid: NDArray[np.uint8] | None) -> Tensor:
-    """A reference grid, or None -> (5, 16, 16, 16): normalised Lab, surface mask, 1 where there is a reference at all."""
+    """A reference grid, or None -> (5, 16, 16, 16): normalised Lab, surface mask, 1 if there is a reference at all."""
     if grid is None:
         return torch.zeros(5, SIZE, SIZE, SIZE)
     lab = (diffused(grid) - LAB_MEAN) / LAB_SCALE
