@@ -1,4 +1,4 @@
-"""Bad pictures and texts (expectations.md §4.3 rows 1-6, 9): refused with one sentence, most before any decoder runs."""
+"""Bad pictures and texts (expectations.md §4.3 rows 1-6, 9): refused with one sentence, most before decoding."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_sketches_on_transparency(level: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pixels", [drawing(255, 255), drawing(0, 0), drawing(250, 235)])
 def test_sketches_without_a_stroke(pixels: np.ndarray, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="single colour|no stroke"):
+    with pytest.raises(BadInput, match=r"single colour|no stroke"):
         (tmp_path / "s.png").write_bytes(encoded(pixels))
         Sketch.open(tmp_path / "s.png")
 

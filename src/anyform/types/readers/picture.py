@@ -117,7 +117,9 @@ def _to_srgb(picture: PIL.Image.Image, name: str) -> PIL.Image.Image:
     import PIL.ImageCms
 
     profile = picture.info.get("icc_profile")
-    direct = picture if picture.mode in ("L", "CMYK", "RGB") else picture.convert("RGB")
+    if picture.mode not in ("L", "CMYK", "RGB"):
+        picture = picture.convert("RGBA")  # palettes with alpha have no direct way to RGB
+    direct = picture.convert("RGB") if picture.mode == "RGBA" else picture
     if profile:
         try:
             source = PIL.ImageCms.ImageCmsProfile(io.BytesIO(profile))
