@@ -112,7 +112,7 @@ def fit_view(rgba: NDArray[np.uint8], mesh: Mesh, size: int = 256) -> tuple[NDAr
     front are preferred by a hair.
     """
     points = np.concatenate([mesh.vertices, mesh.vertices[mesh.faces].mean(1)])
-    points = points[:: max(1, len(points) // 12000)].astype(np.float64)
+    points = points[:: max(1, len(points) // 5000)].astype(np.float64)
     wanted = frame(rgba, OUTLINE)[..., 3] > 127
     azimuth, elevation = (np.radians(g.ravel()) for g in np.meshgrid(np.arange(0, 360, 10), np.arange(-5, 46, 10)))
     cameras = Cameras.orbit(azimuth, elevation, DISTANCE, FOV_Y, size)
