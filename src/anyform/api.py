@@ -74,10 +74,10 @@ def _wala_settings(quality: str) -> Any:
 
 
 def _smaller_wala(settings: Any) -> Any | None:
-    """Half the decoded resolution, down to 64."""
-    if settings.resolution is None or settings.resolution <= 64:
+    """Half the resolution that is meshed, down to 64."""
+    if settings.mesh_resolution <= 64:
         return None
-    return dataclasses.replace(settings, resolution=max(64, settings.resolution // 2))
+    return dataclasses.replace(settings, resolution=max(64, settings.mesh_resolution // 2))
 
 
 SYSTEMS: dict[str, Entry] = {

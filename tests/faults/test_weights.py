@@ -202,8 +202,9 @@ def hub() -> Iterator[Any]:
 
 FETCH = """
     import sys
-    from huggingface_hub.utils import _http
-    _http.time.sleep = lambda seconds: None
+    import time
+    sleep = time.sleep
+    time.sleep = lambda seconds: sleep(min(seconds, 0.01))  # back-off without the wait
     from anyform.errors import AnyformError
     from anyform.weights import accept_licence, resolve
     accept_licence(sys.argv[1])

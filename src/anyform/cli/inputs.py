@@ -10,11 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from anyform import configuration
 from anyform.cli.terminal import clean, say
 from anyform.errors import BadInput
+
+if TYPE_CHECKING:
+    from anyform.types.prompt import Image
 
 _MAX_STDIN = 1_000_000
 _MAX_CONFIG = 1_000_000
@@ -87,7 +90,7 @@ def read_prompt(arguments: argparse.Namespace, recipe: Recipe) -> Any:
         if arguments.text is not None:
             prompts.append(Text(_text(arguments.text)))
         if arguments.image:
-            prompts.append(_image(Image.open(arguments.image, arguments.mask), arguments.background))
+            prompts.append(_cut_out(Image.open(arguments.image, arguments.mask), arguments.background))
         for given, reader in (
             (arguments.sketch, Sketch.open),
             (arguments.points, Points.open),
@@ -139,13 +142,13 @@ def _text(given: str) -> str:
     return given.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _image(image: Any, background: str) -> Any:
-    """The picture cut out of its background unless it has a mask already or the background is to be kept."""
+def _cut_out(image: Image, background: Literal["auto", "keep"]) -> Image:
+    """The picture with its object in alpha; a picture that is kept, or has a mask, needs no network loaded."""
     if background == "keep" or image.has_mask:
         return image
     from anyform.encoders.cutout import cut_out
 
-    return cut_out(image)
+    return cut_out(image, background)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`anyform data|train|evaluate TASK …`: long work, whose own module names its options and does it.
+"""`anyform data|train|evaluate TASK …`: long work; a module for each task names its options and does it.
 
 Such a module has two functions: `add_arguments(parser)` and `run(arguments, report) -> dict`, the record that `--json`
 prints. It is imported when its task is named.
@@ -17,7 +17,7 @@ from anyform.errors import BadInput
 
 
 def _prepare() -> ModuleType:
-    from anyform.data import prepare
+    from anyform.cli import prepare
 
     return prepare
 
