@@ -8,6 +8,7 @@ but not bit-reproducible; `workers=1` is.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -104,11 +106,13 @@ def _work(
     folder: Path,
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
     report: Report,
+    start_line: Barrier | None,
 ) -> None:
     """One worker's life: steps until `counter` reaches the total; worker 0 also averages, logs and saves."""
-    if config.workers > 1:
-        torch.set_num_threads(1)
     loss_of = make_loss()
+    if start_line is not None:
+        torch.set_num_threads(1)
+        start_line.wait()  # else a quick worker could take all the steps while another still starts
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
     )
@@ -177,8 +181,6 @@ def fit(
     `make_loss` is called once in every worker and must be picklable for workers > 1. `log.jsonl` gets one JSON row per
     `log_every` steps. Raises BadInput when a checkpoint belongs to another model.
     """
-    import copy
-
     folder.mkdir(parents=True, exist_ok=True)
     average = copy.deepcopy(model).requires_grad_(False)
     counter = torch.zeros(config.workers, dtype=torch.int64)
@@ -189,20 +191,24 @@ def fit(
             model.load_state_dict(state.model)
             average.load_state_dict(state.average)
         except RuntimeError as error:
-            raise BadInput(f"{checkpoint.name} in {folder.name} is of another model: remove it or choose another folder") from error
+            raise BadInput(
+                f"{checkpoint.name} in {folder.name} is of another model: remove it or choose another folder"
+            ) from error
         for worker in range(config.workers):  # workers share the finished steps evenly
             counter[worker] = state.step // config.workers + (worker < state.step % config.workers)
         report(Progress("train", state.step, config.steps, f"resumed at step {state.step}"))
     if config.workers == 1:
-        _work(0, model, average, counter, make_loss, config, folder, evaluate, report)
+        _work(0, model, average, counter, make_loss, config, folder, evaluate, report, None)
         return average
     model.share_memory()
     average.share_memory()
     counter.share_memory_()
     context = torch.multiprocessing.get_context("spawn")
+    start_line = context.Barrier(config.workers)
     processes = [
         context.Process(
-            target=_work, args=(worker, model, average, counter, make_loss, config, folder, evaluate, report)
+            target=_work,
+            args=(worker, model, average, counter, make_loss, config, folder, evaluate, report, start_line),
         )
         for worker in range(config.workers)
     ]

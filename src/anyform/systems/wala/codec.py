@@ -80,6 +80,10 @@ class ShapeCodec(nn.Module):
         channels = config.vqvae.packed_channels
         self.mean: Tensor
         self.spread: Tensor
+        self.latent_mean: Tensor
+        self.latent_spread: Tensor
+        self.register_buffer("latent_mean", torch.zeros(config.vqvae.latent_channels))
+        self.register_buffer("latent_spread", torch.ones(config.vqvae.latent_channels))
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("spread", torch.ones(channels))
         self.refine = None
@@ -120,6 +124,14 @@ class ShapeCodec(nn.Module):
         if self.refine is not None:
             field_ = field_ + from_blocks(self.refine(to_blocks(field_))).to(field_.dtype)
         return field_
+
+    def standardise(self, latent: Tensor) -> Tensor:
+        """Latents -> zero mean and unit spread a channel, as the embedded denoiser sees them."""
+        return (latent - self.latent_mean[:, None, None, None]) / self.latent_spread[:, None, None, None]
+
+    def destandardise(self, latent: Tensor) -> Tensor:
+        """Inverse of `standardise`."""
+        return latent * self.latent_spread[:, None, None, None] + self.latent_mean[:, None, None, None]
 
     def encode(self, sdf: Float[Tensor, "b n n n"]) -> Float[Tensor, "b ch g g g"]:
         """World-unit SDF -> latent before quantisation."""

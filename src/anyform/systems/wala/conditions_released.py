@@ -153,7 +153,7 @@ def _build_encoder(
 
 
 def over_black(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 4) straight alpha -> (H, W, 3) over black: what renders with black under their transparency already are."""
+    """(H, W, 4) straight alpha -> (H, W, 3) over black: as renders with black under transparency already are."""
     alpha = rgba[..., 3:].astype(np.float32) / 255
     return np.rint(rgba[..., :3] * alpha).astype(np.uint8)
 
@@ -164,7 +164,7 @@ def sketch_picture(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def depth_picture(depth: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """(H, W) depth, inf behind the object -> (H, W, 3) grey: the nearest point 255, the farthest and the background 0."""
+    """(H, W) depth, inf behind the object -> (H, W, 3) grey: nearest point 255, farthest point and background 0."""
     hit = np.isfinite(depth)
     grey = np.zeros(depth.shape, np.float32)
     if hit.any():

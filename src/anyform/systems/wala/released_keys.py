@@ -205,7 +205,10 @@ def check_complete(expected: Iterable[str], found: Iterable[str], ignored: re.Pa
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
-    """Put `tensors`, called by `names[ours]`, into the module (built on the meta device); all shapes must agree."""
+    """Put `tensors`, called by `names[ours]`, into the module (built on the meta device); all shapes must agree.
+
+    The values are copied: where a tensor lies in its file decides its alignment, and that the last bits of a product.
+    """
     own = module.state_dict()
     wrong = [
         f"{names[name]} is {tuple(tensors[names[name]].shape)}, expected {tuple(value.shape)}"
@@ -217,4 +220,4 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, s
             f"these are not the weights of this WaLa model: {len(wrong)} tensors have another shape "
             f"({'; '.join(wrong[:3])}); nothing was loaded"
         )
-    module.load_state_dict({name: tensors[names[name]] for name in own}, strict=True, assign=True)
+    module.load_state_dict({name: tensors[names[name]].clone() for name in own}, strict=True, assign=True)

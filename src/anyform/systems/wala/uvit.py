@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anyform.diffusion.prior import Condition
-from anyform.nn.transformer import CrossAttention, Mlp, SelfAttention, linear, precise, repeat
+from anyform.nn.transformer import CrossAttention, Mlp, SelfAttention, Stack, linear, precise
 
 _TIME_FREQUENCIES = 128
 
@@ -184,7 +184,7 @@ class UVit(nn.Module):
         has_factor = config.condition_channels is not None and tokens > 0
         self.pool_residual = PooledProjection(tokens, width, config.condition_channels or 0) if has_factor else None
         self.stem = nn.Conv3d(config.latent_channels + config.grid_condition_channels, channels, 3, padding=1)
-        self.down = repeat(lambda: ModulatedResidual(config, with_skip=False), config.num_res_blocks)
+        self.down = Stack(lambda: ModulatedResidual(config, with_skip=False), config.num_res_blocks)
         patch_width = channels * config.patch**3
         self.patch_in = NormalisedLinear(patch_width, width)
         if config.fixed_positions:
@@ -192,9 +192,9 @@ class UVit(nn.Module):
         else:
             self.positions = nn.Parameter(torch.empty(1, config.num_tokens, width))
         self.registers = nn.Parameter(torch.empty(config.registers, width)) if config.registers else None
-        self.blocks = repeat(lambda: Block(config), config.depth)
+        self.blocks = Stack(lambda: Block(config), config.depth)
         self.patch_out = NormalisedLinear(width, patch_width)
-        self.up = repeat(lambda: ModulatedResidual(config, with_skip=True), config.num_res_blocks)
+        self.up = Stack(lambda: ModulatedResidual(config, with_skip=True), config.num_res_blocks)
         self.head_norm = nn.GroupNorm(config.norm_groups, channels)
         self.head = nn.Conv3d(channels, config.latent_channels, 3, padding=1)
         self._initialise()

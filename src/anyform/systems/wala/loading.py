@@ -1,0 +1,95 @@
+"""Weights -> a `Wala`: the embedded files of the package, or a released checkpoint."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from anyform import device as devices
+from anyform.diffusion.schedule import cosine
+from anyform.errors import WeightsError
+from anyform.geometry.asset import WeightsRecord
+from anyform.systems.wala import checkpoint
+from anyform.systems.wala.codec import CodecConfig, ShapeCodec
+from anyform.systems.wala.codec import embedded as embedded_codec
+from anyform.systems.wala.conditioning import EmbeddedConditions
+from anyform.systems.wala.conditions import PromptEncoderConfig
+from anyform.systems.wala.conditions_released import ReleasedConditionConfig
+from anyform.systems.wala.config import WalaSettings
+from anyform.systems.wala.denoiser import UVitDenoiser
+from anyform.systems.wala.retrieval import Index
+from anyform.systems.wala.system import EmbeddedWala, Wala
+from anyform.systems.wala.training_denoiser import Denoiser, embedded_uvit
+from anyform.types.prompt import Image, Points, Prompt, Sketch, Views, Voxels
+from anyform.weights import RELEASED, embedded_file, embedded_index, read_safetensors, resolve, sha256
+
+
+@lru_cache(maxsize=1)
+def _embedded_parts() -> tuple[ShapeCodec, Denoiser, Index]:
+    """The shipped networks, read once a process."""
+    tensors, _ = read_safetensors(embedded_file("wala"))
+    codec, denoiser = ShapeCodec(embedded_codec()), Denoiser(embedded_uvit(PromptEncoderConfig()), PromptEncoderConfig())
+    for name, module in (("codec", codec), ("denoiser", denoiser)):
+        part = {key.removeprefix(f"{name}."): value.float() for key, value in tensors.items() if key.startswith(f"{name}.")}
+        try:
+            module.load_state_dict(part)
+        except RuntimeError as error:
+            raise WeightsError("embedded/wala.safetensors does not fit this version: install anyform again") from error
+        module.eval().requires_grad_(False)
+    return codec, denoiser, Index.load()
+
+
+def embedded(settings: WalaSettings) -> EmbeddedWala:
+    """The model that comes with the package, on the CPU."""
+    codec, denoiser, index = _embedded_parts()
+
+    def latent_of(codes: Tensor) -> Tensor:
+        return codec.standardise(codec.vqvae.codebook.lookup(codes, codec.config.vqvae.latent_size))
+
+    conditions = EmbeddedConditions(denoiser.prompts, index, latent_of)
+    records = tuple(_record(name) for name in ("wala", "retrieval", "text", "paint"))
+    return EmbeddedWala(
+        codec, UVitDenoiser(denoiser.uvit, cosine(1000)), conditions, settings, records, EmbeddedConditions.accepts
+    )
+
+
+def _record(name: str) -> WeightsRecord:
+    entry = embedded_index()[name]
+    return WeightsRecord(f"anyform/{name}", entry["sha256"], entry["licence"], entry["commercial_use"])
+
+
+def released(weights: str | Path, device: str, settings: WalaSettings) -> Wala:
+    """A checkpoint in the published or the converted layout; colours stay off unless asked for."""
+    path = resolve(weights)
+    parts = checkpoint.load(path)
+    if parts.conditions is None:
+        raise WeightsError("this checkpoint is unconditional: it reads no prompt, so there is nothing to generate from")
+    chosen = devices.choose(device)
+    config = parts.config
+    codec = ShapeCodec(CodecConfig(size=config.sdf_size, padding=config.padding, vqvae=config.vqvae))
+    codec.vqvae = parts.vqvae
+    row = RELEASED.get(str(weights))
+    file = path / checkpoint.CHECKPOINT if path.is_dir() else path
+    record = WeightsRecord(
+        id=str(weights) if row else Path(weights).name,
+        sha256=sha256(file) if file.is_file() else "",
+        licence=row.licence if row else "unknown: a local checkpoint",
+        commercial_use=row.commercial_use if row else "unknown",
+    )
+    denoiser = UVitDenoiser(parts.network.to(chosen.torch_device), cosine(config.num_timesteps))
+    return Wala(codec, denoiser, parts.conditions, settings, (record,), _accepted(parts.conditions.config))
+
+
+def _accepted(config: ReleasedConditionConfig) -> tuple[type[Prompt], ...]:
+    """The prompt types that a released model's encoder reads."""
+    if config.kind == "points":
+        return (Points,)
+    if config.kind == "voxels":
+        return (Voxels,)
+    if config.num_views > 1 or config.is_depth:
+        return (Views,)
+    return (Image, Sketch)

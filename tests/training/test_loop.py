@@ -1,0 +1,116 @@
+"""The training loop: it learns, resumes bit for bit after a kill, and refuses another model's checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from anyform.errors import BadInput
+from anyform.training.loop import TrainConfig, fit, load_state
+from anyform.types.progress import Progress, silent
+
+CONFIG = TrainConfig(steps=40, learning_rate=0.2, warmup=4, ema_decay=0.9, log_every=10, checkpoint_every=10)
+
+
+class Line:
+    """Fit y = 3x − 1 from noisy pairs."""
+
+    def __call__(self, model, rng):
+        x = torch.from_numpy(rng.standard_normal((16, 1)).astype("float32"))
+        loss = (model(x) - 3 * x + 1 + 0.01 * torch.randn(16, 1)).square().mean()
+        return loss, {"size": 16.0}
+
+
+def line_model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(1, 1)
+
+
+def test_it_learns_logs_and_reports(tmp_path):
+    seen: list[Progress] = []
+    average = fit(line_model(), Line, CONFIG, tmp_path, seen.append)
+    assert abs(float(average.weight) - 3) < 0.5
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["step"] for row in rows] == [10, 20, 30, 40]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert seen[-1].step == seen[-1].total == 40
+
+
+def test_stopping_and_continuing_changes_no_bit(tmp_path):
+    whole = fit(line_model(), Line, CONFIG, tmp_path / "whole", silent)
+
+    class Stopped(Exception):
+        pass
+
+    def stop_at_20(progress: Progress) -> None:
+        if progress.step >= 25 or progress.step == 20:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        fit(line_model(), Line, CONFIG, tmp_path / "parts", stop_at_20)
+    assert load_state(tmp_path / "parts" / "checkpoint.pt").step == 10
+    parts = fit(line_model(), Line, CONFIG, tmp_path / "parts", silent)
+    assert torch.equal(whole.weight, parts.weight)
+    assert torch.equal(whole.bias, parts.bias)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+sys.path.insert(0, {tests!r})
+from test_loop import CONFIG, Line, line_model
+from dataclasses import replace
+from anyform.training.loop import fit
+fit(line_model(), Line, replace(CONFIG, steps=4000, log_every=5, checkpoint_every=5), Path(sys.argv[1]), lambda p: print(p.step, flush=True))
+"""
+
+
+def test_kill_9_then_resume_equals_an_uninterrupted_run(tmp_path):
+    script = SCRIPT.format(tests=str(Path(__file__).parent))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "killed")], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= 60:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    step = load_state(tmp_path / "killed" / "checkpoint.pt").step
+    assert 55 <= step < 4000
+    config = replace(CONFIG, steps=step + 30, log_every=5, checkpoint_every=5, decay_part=0.0)
+    resumed = fit(line_model(), Line, config, tmp_path / "killed", silent)
+    whole = fit(line_model(), Line, config, tmp_path / "whole", silent)
+    assert torch.equal(resumed.weight, whole.weight)
+
+
+def test_two_workers_share_the_weights(tmp_path):
+    average = fit(line_model(), partial(Line), replace(CONFIG, workers=2, steps=80), tmp_path, silent)
+    assert abs(float(average.weight) - 3) < 0.7
+    assert load_state(tmp_path / "checkpoint.pt").step >= 80
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    fit(line_model(), Line, CONFIG, tmp_path, silent)
+    with pytest.raises(BadInput, match="another model"):
+        fit(nn.Linear(2, 1), Line, CONFIG, tmp_path, silent)
+
+
+def test_rate_warms_up_stays_and_decays():
+    config = TrainConfig(steps=100, learning_rate=1.0, warmup=10, decay_part=0.5, final_rate=0.1)
+    assert config.rate(0) == pytest.approx(0.1)
+    assert config.rate(30) == 1
+    assert config.rate(75) == pytest.approx(0.1 + 0.9 * 0.5)
+    assert config.rate(100) == pytest.approx(0.1)
