@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import stat
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -64,7 +65,7 @@ def read_npy(file: IO[bytes], size: int, name: str, max_rows: int | None = None)
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
         else:
             raise BadInput(f"{name} is an NPY file of version {version}: save plain numbers with numpy.save")
-    except (ValueError, TypeError, SyntaxError, EOFError, RecursionError) as error:
+    except (ValueError, TypeError, SyntaxError, EOFError, RecursionError, tokenize.TokenError) as error:
         raise BadInput(f"{name} has no valid NPY header: save it again with numpy.save") from error
     if dtype.hasobject or dtype.kind not in "biuf":
         raise BadInput(f"{name} holds {dtype}, not plain numbers: pickled and structured arrays are not read")
