@@ -23,9 +23,9 @@ class OfflineSocket(socket.socket):
         return 0
 
 
-def offline_lookup(*args: Any, **kwargs: Any) -> list[Any]:
+def offline_lookup(host: Any, *_: Any, **__: Any) -> list[Any]:
     """Stands for `socket.getaddrinfo`: no name resolves."""
-    raise socket.gaierror(f"the network is cut in this test: refused to look up {args[:1]!r}")
+    raise socket.gaierror(f"the network is cut in this test: refused to look up {host!r}")
 
 
 socket.socket = OfflineSocket

@@ -13,7 +13,10 @@ PAGE = ROOT / "docs" / "equations.md"
 LINE = re.compile(r"^\s*Implements: (.+)$", re.MULTILINE)
 DIFFERS = re.compile(r"^\s*Differs: (.+?)(?=\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
 # numbered equations of the papers, and named passages of the WaLa supplement or paper, which numbers none
-TAG = re.compile(r"(?:XBind|TuneMV3D|TuneMV3D-supp) Eq\. \d+|WaLa-supp [A-F](?:\.\d)? [a-z][\w -]*|WaLa §[\d.]+ [a-z][\w -]*")
+TAG = re.compile(
+    r"(?:XBind|TuneMV3D|TuneMV3D-supp) Eq\. \d+|WaLa-supp [A-F](?:\.\d)? [a-z][\w -]*|WaLa §[\d.]+ [a-z][\w -]*"
+)
+NUMBER = re.compile(r"(\d+)")
 HEAD = """# Where each equation lives
 
 Made by `make docs` from the `Implements:` lines in the docstrings; a test keeps it true. One equation, one place; every
@@ -38,7 +41,7 @@ def index() -> Iterator[tuple[str, str, str, str]]:
 
 def page() -> str:
     """The whole page."""
-    in_order = sorted(index(), key=lambda row: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", row[0])])
+    in_order = sorted(index(), key=lambda row: [int(part) if part.isdigit() else part for part in NUMBER.split(row[0])])
     rows = (f"| {tag} | [`{path}`](../{path}) | `{name}` | {differs} |\n" for tag, path, name, differs in in_order)
     return HEAD + "".join(rows)
 

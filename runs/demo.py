@@ -2,8 +2,8 @@
 
     python runs/demo.py out
 
-Every line of PROMPTS is a command; it is printed, run, and its mesh drawn from three sides. A prompt that fails is named
-with its reason, the others still run, and the exit code is that of the first failure.
+Every line of PROMPTS is a command; it is printed, run, and its mesh drawn from three sides. A prompt that fails is
+named with its reason, the others still run, and the exit code is that of the first failure.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def dots(points: NDArray[np.float32], colors: NDArray[np.uint8] | None, size: in
     shade = np.interp(seen[:, 2], [seen[:, 2].min(), seen[:, 2].max()], [1.0, 0.55])
     for index in order:
         column, row = seen[index, :2].astype(int)
-        canvas[max(row - size, 0) : row + size + 1, max(column - size, 0) : column + size + 1] = ink[index] * shade[index]
+        rows, columns = slice(max(row - size, 0), row + size + 1), slice(max(column - size, 0), column + size + 1)
+        canvas[rows, columns] = ink[index] * shade[index]
     return canvas
 
 

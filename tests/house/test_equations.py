@@ -21,22 +21,29 @@ def generator(root: Path) -> dict[str, Any]:
     return runpy.run_path(str(root / "docs" / "make_equations.py"))
 
 
-def test_one_equation_one_place(generator: dict[str, Any]) -> None:
-    places = Counter(tag for tag, *_ in generator["index"]())
+@pytest.fixture(scope="module")
+def index(generator: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    return list(generator["index"]())
+
+
+def test_one_equation_one_place(index: list[tuple[str, str, str, str]]) -> None:
+    places = Counter(tag for tag, *_ in index)
     assert {tag for tag, count in places.items() if count > 1} == set()
     assert set(places) >= PROMISED
 
 
-def test_every_tag_names_something_that_exists(generator: dict[str, Any]) -> None:
-    tags = [tag for tag, *_ in generator["index"]()]
+def test_every_tag_names_something_that_exists(
+    generator: dict[str, Any], index: list[tuple[str, str, str, str]]
+) -> None:
+    tags = [tag for tag, *_ in index]
     assert [tag for tag in tags if not generator["TAG"].fullmatch(tag)] == []
     for paper, number in (match.groups() for tag in tags if (match := re.fullmatch(r"(.+) Eq\. (\d+)", tag))):
         assert 1 <= int(number) <= NUMBERED[paper]
 
 
-def test_a_test_names_every_tagged_function(generator: dict[str, Any], tests: Any) -> None:
+def test_a_test_names_every_tagged_function(index: list[tuple[str, str, str, str]], tests: Any) -> None:
     words = {word for source in tests for word in re.findall(r"\w+", source.text)}
-    assert [f"{path}: {name} ({tag})" for tag, path, name, _ in generator["index"]() if name not in words] == []
+    assert [f"{path}: {name} ({tag})" for tag, path, name, _ in index if name not in words] == []
 
 
 def test_the_index_is_current(generator: dict[str, Any]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-HEAVY = {"torch", "numpy", "scipy", "trimesh", "PIL", "numba", "skimage", "safetensors", "tokenizers", "huggingface_hub"}
+HEAVY = set("torch numpy scipy trimesh PIL numba skimage safetensors tokenizers huggingface_hub".split())
+OPTIONAL = "h5py soundfile rembg pxr accelerate matplotlib embreex igl DracoPy zstandard point_cloud_utils".split()
 
 
 def loaded_after(code: str) -> set[str]:
@@ -40,9 +41,8 @@ def test_every_module_imports_without_optional_packages(package: Any) -> None:
     """All modules of the package, in one interpreter where every optional package is missing."""
     from_files = (s.name.removeprefix("src/").removesuffix(".py").replace("/", ".") for s in package)
     names = [name.removesuffix(".__init__") for name in from_files if not name.endswith("__main__")]
-    optional = ["h5py", "soundfile", "rembg", "pxr", "accelerate", "matplotlib", "embreex", "igl", "DracoPy", "zstandard"]
     code = (
-        f"import importlib, sys\nsys.modules.update(dict.fromkeys({optional!r}))\nsys.argv = ['x']\n"
+        f"import importlib, sys\nsys.modules.update(dict.fromkeys({OPTIONAL!r}))\nsys.argv = ['x']\n"
         f"for name in {names!r}:\n"
         "    if name != 'anyform.weights.pickle_child':\n        importlib.import_module(name)"
     )

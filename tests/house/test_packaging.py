@@ -73,6 +73,14 @@ def test_what_is_imported_is_required(package: Any, project: dict[str, Any]) -> 
     assert base - foreign - INDIRECT == set()
 
 
+def test_the_extra_that_an_error_names_brings_the_package(package: Any, project: dict[str, Any]) -> None:
+    call = re.compile(r"MissingDependency\(\"([\w-]+)\", extra=\"([\w-]+)\"\)")
+    promised = [found for source in package for found in call.findall(source.text)]
+    assert len(promised) >= 5
+    for missing, extra in promised:
+        assert named(missing) in map(named, project["optional-dependencies"][extra]), (missing, extra)
+
+
 def test_shipped_data_is_there_and_small(root: Path) -> None:
     assert (root / "src/anyform/py.typed").is_file()
     shipped = {path: path.stat().st_size for path in (root / "src/anyform").rglob("*") if path.suffix != ".pyc"}

@@ -1,4 +1,4 @@
-"""The demo: its table of prompts matches the fixtures, its pictures show the prompt, a failure is named and returned."""
+"""The demo: its prompts match the fixtures, its pictures show them, a failure is named and returned."""
 
 from __future__ import annotations
 
