@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-HEAVY = set("torch numpy scipy trimesh PIL numba skimage safetensors tokenizers huggingface_hub".split())
-OPTIONAL = "h5py soundfile rembg pxr accelerate matplotlib embreex igl DracoPy zstandard point_cloud_utils".split()
+HEAVY = {"torch", "numpy", "scipy", "trimesh", "PIL", "numba", "skimage", "safetensors", "tokenizers"}
+OPTIONAL = ["h5py", "soundfile", "rembg", "pxr", "accelerate", "matplotlib", "embreex", "igl", "DracoPy", "zstandard"]
 
 
 def loaded_after(code: str) -> set[str]:
