@@ -6,8 +6,8 @@ float32 beside bfloat16 weights: a matrix product runs in the dtype of its weigh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -28,9 +28,14 @@ def precise(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-def repeat(build: Callable[[], M], count: int) -> Sequence[M]:
-    """A ModuleList of `count` new modules, with the type of its members."""
-    return cast("Sequence[M]", nn.ModuleList(build() for _ in range(count)))
+class Stack(nn.ModuleList, Generic[M]):
+    """A ModuleList of `count` new modules that remembers their type."""
+
+    def __init__(self, build: Callable[[], M], count: int) -> None:
+        super().__init__(build() for _ in range(count))
+
+    def __iter__(self) -> Iterator[M]:
+        return cast("Iterator[M]", super().__iter__())
 
 
 class Mlp(nn.Module):
