@@ -70,7 +70,7 @@ def _load_wala(weights: str | Path | None, device: str, settings: Any) -> System
 def _wala_settings(quality: str) -> Any:
     from anyform.systems.wala.config import WalaSettings
 
-    return WalaSettings(quality=quality)
+    return configuration.override(WalaSettings(), "quality", quality)
 
 
 def _smaller_wala(settings: Any) -> Any | None:

@@ -112,7 +112,6 @@ def test_resume_keeps_the_same_run_and_refuses_another(anyform: Command, record:
 
 
 def test_folder_holds_everything(anyform: Command) -> None:
-    pytest.importorskip("anyform.render.shading")
     assert anyform("generate", "a ball", "--seed", 4, "-o", "out/") == 0
     folder = Path("out/a-ball-4")
     names = {path.name for path in folder.iterdir()}
@@ -126,8 +125,7 @@ def test_folder_holds_everything(anyform: Command) -> None:
     assert _names("out") == ["a-ball-4"]
 
 
-def test_print_is_sized_and_solid(anyform: Command, record: Record) -> None:
-    pytest.importorskip("anyform.geometry.printing")
+def test_print_is_sized_and_solid(anyform: Command, record: Record, capsys: Any) -> None:
     assert anyform("generate", "x", "--print", "--size", "40mm", "-o", "a.3mf", "--json") == 0
     made = record()
     assert max(made["size_mm"]) == pytest.approx(40, abs=0.1)
@@ -135,6 +133,8 @@ def test_print_is_sized_and_solid(anyform: Command, record: Record) -> None:
     checked = record()
     assert checked["watertight"] and checked["bodies"] == 1 and checked["stands_on_ground"]
     assert max(checked["size_mm"]) == pytest.approx(40, abs=0.1)
+    assert checked["print"]["base_area_mm2"] > 1 and checked["print"]["thinnest_wall_mm"] > 1
+    assert anyform("check", "a.3mf") == 0 and "thinnest wall" in capsys.readouterr().out
 
 
 def test_memory_ends_once_then_smaller(anyform: Command, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     convention = _CONVENTIONS.get(path.suffix.lower(), Convention("y", None, False))
     report = gate(mesh, allow_parts=not (arguments.one_body or convention.is_solid))
     record = {"file": clean(path.name), **report.to_json(), **_stance(mesh, report, convention), **_licence(path)}
+    if convention.is_solid and report.ok:
+        record["print"] = _printing(mesh)
     if arguments.json:
         print(json.dumps(record), flush=True)
     else:
@@ -68,6 +70,14 @@ def _stance(mesh: Mesh, report: GateReport, convention: Convention) -> dict[str,
     if convention.millimetres is not None:
         record["size_mm"] = [round(side * convention.millimetres, 3) for side in sides]
     return record
+
+
+def _printing(mesh: Mesh) -> dict[str, Any]:
+    """What a printer will find in a solid: walls, base, overhang."""
+    from anyform.geometry.printing import print_report
+
+    low, high = mesh.bounds
+    return print_report(mesh, float((high - low).max()) * 1000).to_json()
 
 
 def _licence(path: Path) -> dict[str, Any]:
@@ -98,6 +108,13 @@ def _lines(record: dict[str, Any]) -> list[str]:
         lines.append("  size " + " x ".join(f"{side:g}" for side in record["size_mm"]) + " mm")
     if "stands_on_ground" in record:
         lines.append(f"  up {record['up']}  stands on the ground {words[record['stands_on_ground']]}")
+    if "print" in record:
+        found = record["print"]
+        lines.append(
+            f"  thinnest wall {found['thinnest_wall_mm']:.2f} mm  flat base {found['base_area_mm2']:.0f} mm²"
+            f"  overhang {found['overhang_share']:.0%}"
+        )
+        lines += [f"  {note}" for note in found["notes"]]
     if record["texture_coverage"] is not None:
         lines.append(f"  texture covers {record['texture_coverage']:.1%}")
     lines.append(f"  commercial use {record['commercial_use']}")

@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from anyform.cli.terminal import clean, print_out, say
@@ -18,6 +19,8 @@ from anyform.errors import GateFailed
 
 if TYPE_CHECKING:
     import torch
+
+    _Operation = tuple[str, Callable[..., torch.Tensor], tuple[torch.Tensor, ...], dict[str, Any]]
 
 # Largest error relative to the float64 answer that a backend may show.
 _TOLERANCE = {"float32": 2e-3, "bfloat16": 5e-2}
@@ -115,6 +118,21 @@ def self_tests() -> list[dict[str, Any]]:
 
 def _network_tests(device: str, dtype: str) -> list[dict[str, Any]]:
     import torch
+
+    rows = []
+    for name, operation, inputs, options in _operations():
+        exact = operation(*inputs, **options)
+        computed = operation(*(x.to(device, getattr(torch, dtype)) for x in inputs), **options)
+        computed = computed.to("cpu", torch.float64)
+        error = float((computed - exact).norm() / exact.norm())
+        passed = math.isfinite(error) and error < _TOLERANCE[dtype]
+        rows.append({"backend": f"{device} {dtype}", "name": name, "error": error, "ok": passed})
+    return rows
+
+
+def _operations() -> list[_Operation]:
+    """What the networks are made of: (name, function, float64 inputs, options)."""
+    import torch
     from torch.nn import functional
 
     generator = torch.Generator().manual_seed(0)
@@ -124,21 +142,12 @@ def _network_tests(device: str, dtype: str) -> list[dict[str, Any]]:
 
     query, key, value = (draw(2, 4, 64, 32) for _ in range(3))
     grid, kernel, matrix = draw(2, 8, 10, 10, 10), draw(16, 8, 3, 3, 3), draw(48, 32)
-    operations = (
+    return [
         ("linear", functional.linear, (query, matrix), {}),
         ("attention", functional.scaled_dot_product_attention, (query, key, value), {}),
         ("conv3d", functional.conv3d, (grid, kernel), {"padding": 1}),
         ("group_norm", functional.group_norm, (grid,), {"num_groups": 4}),
-    )
-    rows = []
-    for name, operation, inputs, options in operations:
-        exact = operation(*inputs, **options)
-        computed = operation(*(x.to(device, getattr(torch, dtype)) for x in inputs), **options)
-        computed = computed.to("cpu", torch.float64)
-        error = float((computed - exact).norm() / exact.norm())
-        passed = math.isfinite(error) and error < _TOLERANCE[dtype]
-        rows.append({"backend": f"{device} {dtype}", "name": name, "error": error, "ok": passed})
-    return rows
+    ]
 
 
 def _surface_test() -> dict[str, Any]:

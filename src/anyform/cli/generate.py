@@ -148,6 +148,8 @@ def _finish(asset: Asset, metres: float | None, for_print: bool, report: Reporte
     report(Progress("preparing for print"))
     mesh, printing = prepare_for_print(asset.mesh, metres * 1000)
     gate(mesh).require()
+    for note in printing.notes:
+        report(Progress("preparing for print", message=note))
     return dataclasses.replace(asset, mesh=mesh), {"print": printing.to_json()}
 
 

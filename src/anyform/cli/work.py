@@ -23,15 +23,15 @@ def _prepare() -> ModuleType:
 
 
 def _train_wala() -> ModuleType:
-    from anyform.systems.wala import train
+    import anyform.systems.wala.train as task
 
-    return train
+    return task
 
 
 def _evaluate_wala() -> ModuleType:
-    from anyform.systems.wala import evaluate
+    import anyform.systems.wala.evaluate as task
 
-    return evaluate
+    return task
 
 
 DATA = {"prepare": _prepare}

@@ -131,11 +131,13 @@ def _fetch(released: Released, file: str) -> Path:
     if is_offline():
         os.environ["HF_HUB_OFFLINE"] = "1"
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.errors import HfHubHTTPError
 
+    # The base of its errors is the one of its transport, whose library has changed between its versions.
+    transport_error: type[Exception] = HfHubHTTPError.__bases__[0]
     try:
         path = Path(hf_hub_download(released.id, file, local_files_only=is_offline(), library_name="anyform"))
-    except (OSError, HTTPError, ValueError) as error:
+    except (OSError, transport_error, ValueError) as error:
         raise WeightsError(f"{released.id}: {_advice(released, file, error)}") from error
     with path.open("rb") as opened:
         start = opened.read(64).lstrip().lower()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from anyform.errors import WeightsError
 from anyform.weights.digest import verify
@@ -59,7 +59,8 @@ def _check_layout(path: Path, header: dict[str, Any], data_bytes: int) -> None:
     for name, entry in header.items():
         if not isinstance(entry, dict) or entry.get("dtype") not in _BITS:
             raise WeightsError(_damaged(path, f"tensor {name[:80]!r} has no known number format"))
-        shape, offsets = entry.get("shape"), entry.get("data_offsets")
+        shape: object = entry.get("shape")
+        offsets: object = entry.get("data_offsets")
         if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
             raise WeightsError(_damaged(path, f"tensor {name[:80]!r} has no valid shape or offsets"))
         if math.prod(shape) * _BITS[entry["dtype"]] // 8 != offsets[1] - offsets[0]:
@@ -74,7 +75,7 @@ def _check_layout(path: Path, header: dict[str, Any], data_bytes: int) -> None:
         raise WeightsError(_damaged(path, f"its tensors need {reached} bytes, {data_bytes} are present"))
 
 
-def _naturals(value: object) -> bool:
+def _naturals(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
 
 
