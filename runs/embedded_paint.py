@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from pathlib import Path
 
@@ -252,7 +253,7 @@ def train(folder: Path, steps: int, seed: int) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             grid = model(shape, text, reference)
         loss = ((at_points(grid.float(), points) - lab).square().sum(-1) + 1).sqrt().mean()
-        optimiser.param_groups[0]["lr"] = 2e-3 * min((step + 1) / 40, 0.5 + 0.5 * np.cos(np.pi * step / steps))
+        optimiser.param_groups[0]["lr"] = 2e-3 * min((step + 1) / 40, 0.5 + 0.5 * math.cos(math.pi * step / steps))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 100.0)
