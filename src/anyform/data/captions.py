@@ -105,7 +105,7 @@ def _named_area(
     weight = np.asarray(areas, np.float64)
     if not weight.sum() > 0:
         weight = np.ones(len(face_rgb))
-    return tuple(COLOURS), np.bincount(_nearest_name(face_rgb), weight, len(COLOURS))
+    return tuple(COLOURS), np.bincount(_nearest_name(face_rgb), weight, len(COLOURS)).astype(np.float64)
 
 
 def _nearest_name(rgb: NDArray[np.uint8]) -> NDArray[np.intp]:

@@ -126,7 +126,7 @@ def _sample(members: dict[str, bytes]) -> Sample:
         sdf=sdf,
         rgba=_pictures(members["views.webp"], depth.shape),
         depth=np.where(geometry["depth"] > 0, depth, np.float32(np.inf)),
-        sketch=geometry["sketch"].astype(np.float32) / 255,
+        sketch=geometry["sketch"].astype(np.float32) / np.float32(255),
         points=points["points"].astype(np.float32),
         rgb=points["rgb"],
     )
@@ -136,7 +136,7 @@ def _levels(picture: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
 
-def _npz(**arrays: NDArray) -> bytes:
+def _npz(**arrays: Any) -> bytes:
     out = io.BytesIO()
     np.savez_compressed(out, **arrays)
     return out.getvalue()
@@ -160,4 +160,4 @@ def _pictures(content: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
     from PIL import Image
 
     with Image.open(io.BytesIO(content), formats=("WEBP",)) as picture:
-        return np.asarray(picture.convert("RGBA"), np.float32).reshape(*shape, 4) / 255
+        return np.asarray(picture.convert("RGBA"), np.float32).reshape(*shape, 4) / np.float32(255)

@@ -141,7 +141,8 @@ def _inside(
     size = len(distance)
     free = distance > SHELL_CELLS * 2 / size
     # A ring of free cells around the grid joins every region that touches the border into label [0, 0, 0].
-    labels, _ = ndimage.label(np.pad(free, 1, constant_values=True))
+    labels = np.empty(np.add(free.shape, 2), np.int32)
+    ndimage.label(np.pad(free, 1, constant_values=True), output=labels)
     inside = free & (labels[1:-1, 1:-1, 1:-1] != labels[0, 0, 0])
     shell = np.argwhere(~free)
     inside[tuple(shell.T)] = np.abs(_winding_numbers(vertices, faces, -1 + (2 * shell + 1) / size)) > 0.5
@@ -169,6 +170,6 @@ def _with_thin_sheets(distance: NDArray[np.float32], inside: NDArray[np.bool_]) 
 
     cell = np.float32(2 / len(distance))
     signed = np.where(inside, -distance, distance)
-    beside_inside = ndimage.binary_dilation(inside, ndimage.generate_binary_structure(3, 3))
-    sheet = ndimage.binary_dilation((distance < SHEET_CELLS * cell) & ~beside_inside)
+    beside_inside = np.asarray(ndimage.binary_dilation(inside, np.ones((3, 3, 3), bool)))
+    sheet = ndimage.binary_dilation((distance < SHEET_CELLS * cell) & np.logical_not(beside_inside))
     return np.where(sheet, np.minimum(signed, distance - np.float32(SHEET_HALF_THICKNESS) * cell), signed)
