@@ -93,4 +93,4 @@ def read_limited(path: Path, limit: int) -> bytes:
         if status.st_size > limit:
             raise BadInput(f"it has {status.st_size >> 20} MiB; files of this kind are read up to {limit >> 20} MiB")
         with path.open("rb") as file:
-            return file.read(limit)
+            return file.read(status.st_size)  # a larger count would be allocated at once

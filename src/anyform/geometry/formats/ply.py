@@ -231,8 +231,12 @@ def _ascii(words: list[bytes], elements: list[_Element]) -> dict[str, dict[str, 
         if width == 1 and element.count:
             # One list of the same length in every row, as almost all files have, is read at once.
             size = int(words[at])
-            block = words[at : at + (size + 1) * element.count] if size >= 0 else []
-            if len(block) == (size + 1) * element.count and all(w == words[at] for w in block[:: size + 1]):
+            block = words[at : at + (size + 1) * element.count]
+            if (
+                size >= 0
+                and len(block) == (size + 1) * element.count
+                and all(w == words[at] for w in block[:: size + 1])
+            ):
                 table = np.array(block, np.float64).reshape(element.count, size + 1)
                 sizes = np.full(element.count, size, np.int64)
                 found[element.name] = {element.properties[0].name: (sizes, table[:, 1:].ravel())}
