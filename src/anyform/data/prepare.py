@@ -91,12 +91,15 @@ class Job:
     shard_size: int
 
     def shard(self, index: int) -> Path:
+        """Where shard `index` goes."""
         return Path(self.out) / f"shard-{index:06d}.tar"
 
     def record(self, index: int) -> Path:
+        """Where the list of its samples and rejects goes."""
         return Path(self.out) / "records" / f"{index:06d}.json"
 
     def is_done(self, index: int) -> bool:
+        """Whether both are in place; each appears only when it is whole."""
         return self.shard(index).is_file() and self.record(index).is_file()
 
 
