@@ -261,6 +261,50 @@ def test_second_signal_ends_at_once(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGTERM and list(tmp_path.iterdir()) == []
 
 
+def test_killed_run_leaves_nothing_and_can_be_repeated(
+    sphere: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = _start(SLEEPER.replace("CLEANUP", "pass"), tmp_path)
+    process.kill()
+    process.communicate(timeout=60)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.glb", "b.glb"):
+        assert cli.main(["generate", "x", "--seed", "1", "-o", name, "--resume"]) == 0
+    assert (tmp_path / "a.glb").read_bytes() == (tmp_path / "b.glb").read_bytes()
+
+
+SPHERE = """
+    import os, sys
+    os.umask(int(os.environ.get("UMASK", "022"), 8))
+    import importlib.util
+    spec = importlib.util.spec_from_file_location("sphere_system", sys.argv[1])
+    module = sys.modules["sphere_system"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    from anyform import api, cli
+    api.SYSTEMS = {"sphere": module.entry()}
+    sys.exit(cli.main(["generate", sys.argv[3], "--seed", "3", "-o", sys.argv[2]]))
+"""
+
+
+@pytest.mark.slow
+def test_same_bytes_in_any_environment(tmp_path: Path, root: Path) -> None:
+    surroundings = (
+        {},
+        {"TZ": "Asia/Kolkata", "LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8"},
+        {"PYTHONHASHSEED": "7", "UMASK": "077", "SOURCE_DATE_EPOCH": "0"},
+        {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "NO_COLOR": "1"},
+    )
+    for number, environment in enumerate(surroundings):
+        system = str(root / "tests" / "sphere_system.py")
+        command = [*_script(SPHERE), system, str(tmp_path / f"{number}.glb"), "Iğdır'da ılık 🪑"]
+        base = {**os.environ, "PYTHONPATH": str(SOURCE)}
+        done = subprocess.run(command, env=base | environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    (content,) = {path.read_bytes() for path in tmp_path.glob("*.glb")}
+    assert json.dumps("Iğdır'da ılık 🪑").encode() in content
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX")
 def test_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "a.glb").write_bytes(b"precious")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -139,7 +140,9 @@ def _text(given: str) -> str:
             return data.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
             raise BadInput(f"standard input is no UTF-8 text: byte {error.start} does not fit") from error
-    return given.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    # A plain "C" locale hides the bytes of an argument in lone surrogates (PEP 383); other lone ones mean nothing.
+    hidden = re.sub("[\ud800-\udc7f\udd00-\udfff]", "\ufffd", given)
+    return hidden.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _cut_out(image: Image, background: Literal["auto", "keep"]) -> Image:
