@@ -108,7 +108,8 @@ WALA_VIEWS: dict[int, tuple[float, float]] = {
 def wala_cameras(ids: Sequence[int], size: int, distance: float = 4.4, fov_y: float = np.deg2rad(40.0)) -> Cameras:
     """Cameras of WaLa's views `ids` with square images of `size` pixels; raises KeyError for an id without numbers.
 
-    Distance (world units) and fov_y (radians) of WaLa's own renders are not published: these frame [-1, 1]³ whole.
+    Distance (world units) and fov_y (radians) of WaLa's own renders are not published: these show the sphere of radius
+    1.5 around the origin whole.
     """
     angles = np.deg2rad([WALA_VIEWS[i] for i in ids]).reshape(-1, 2)
     return Cameras.orbit(angles[:, 0], angles[:, 1], distance, fov_y, size)

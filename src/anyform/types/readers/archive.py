@@ -33,29 +33,33 @@ _CHUNK = 8 * MEBI
 Member = Callable[[], bytes]
 
 
-def read_array(path: Path, keys: tuple[str, ...], max_rows: int | None = None) -> NDArray[np.generic]:
+def read_array(
+    path: Path, keys: tuple[str, ...], most: tuple[int, ...], max_rows: int | None = None
+) -> NDArray[np.generic]:
     """The array of an NPY file, or of an NPZ the one called like the first of `keys` present, else its only one.
 
-    max_rows: longer arrays are thinned evenly while they stream in. Raises BadInput for pickles, for headers that do
-    not match the bytes, and above `MAX_ARRAY_BYTES`.
+    most: the largest length along each axis. max_rows: longer arrays are thinned evenly while they stream in.
+    Raises BadInput for pickles, for headers that do not match the bytes, and above `MAX_ARRAY_BYTES`.
     """
     name = shown(path)
     try:
         if path.suffix.lower() == ".npy":
             with path.open("rb") as file:
-                return read_npy(file, path.stat().st_size, name, max_rows)
+                return read_npy(file, path.stat().st_size, name, most, max_rows)
         _check_directory(path, name)
         with zipfile.ZipFile(path) as archive:
             member = _member(archive, keys, name)
             if member.flag_bits & 1:
                 raise BadInput(f"{name} is encrypted: save it without a password")
             with archive.open(member) as file:
-                return read_npy(file, member.file_size, f"{member.filename[:80]!r} in {name}", max_rows)
+                return read_npy(file, member.file_size, f"{member.filename[:80]!r} in {name}", most, max_rows)
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise BadInput(f"{name} is cut off or damaged: save it again with numpy.save or numpy.savez") from error
 
 
-def read_npy(file: IO[bytes], size: int, name: str, max_rows: int | None = None) -> NDArray[np.generic]:
+def read_npy(
+    file: IO[bytes], size: int, name: str, most: tuple[int, ...], max_rows: int | None = None
+) -> NDArray[np.generic]:
     """An array from an NPY stream of `size` bytes, in native byte order and C order. See `read_array`."""
     try:
         version = np.lib.format.read_magic(file)
@@ -69,12 +73,13 @@ def read_npy(file: IO[bytes], size: int, name: str, max_rows: int | None = None)
         raise BadInput(f"{name} has no valid NPY header: save it again with numpy.save") from error
     if dtype.hasobject or dtype.kind not in "biuf":
         raise BadInput(f"{name} holds {dtype}, not plain numbers: pickled and structured arrays are not read")
-    if any(length < 0 for length in shape):
-        raise BadInput(f"{name} declares the shape {shape}: save it again with numpy.save")
+    if len(shape) != len(most) or not all(0 <= length <= limit for length, limit in zip(shape, most, strict=True)):
+        limits = " x ".join(map(str, most))
+        raise BadInput(f"{name} is an array {shape}: {len(most)} axes of at most {limits} are read")
     total, present = math.prod(shape) * dtype.itemsize, size - file.tell()
     if total != present:
         raise BadInput(f"{name} declares {shape} {dtype}, {total} bytes, and holds {present}: it is cut off or damaged")
-    thin = max_rows is not None and len(shape) == 2 and not fortran and shape[0] > max_rows
+    thin = max_rows is not None and not fortran and shape[0] > max_rows
     if total > MAX_ARRAY_BYTES and not thin:
         limit = MAX_ARRAY_BYTES // MEBI
         raise BadInput(f"{name} is an array of {total / MEBI:.0f} MiB, at most {limit} are read: make it smaller")
@@ -182,11 +187,11 @@ def open_members(path: Path, max_bytes: int) -> Mapping[str, Member]:
     try:
         _check_directory(path, name)
         with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir() and not _hidden(info.filename)]
+            infos = [info for info in archive.infolist() if not info.is_dir()]
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise BadInput(f"{name} is no zip that can be read: pack the folder again") from error
     _check_members(infos, max_bytes, name)
-    return {info.filename: _zip_reader(path, info, name) for info in infos}
+    return {info.filename: _zip_reader(path, info, name) for info in infos if not _hidden(info.filename)}
 
 
 def _folder_members(path: Path, max_bytes: int, name: str) -> Mapping[str, Member]:
@@ -260,4 +265,4 @@ def _check_members(infos: list[zipfile.ZipInfo], max_bytes: int, name: str) -> N
 
 
 def _hidden(inside: str) -> bool:
-    return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in PurePosixPath(inside).parts)
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(inside).parts)

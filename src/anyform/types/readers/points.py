@@ -23,6 +23,7 @@ from anyform.types.readers.ply import read_ply
 
 MAX_FILE_BYTES = 65_536 * MEBI
 MAX_LINE = 4096  # bytes
+MAX_ROWS, MAX_COLUMNS = 10**10, 64  # of an array; rows beyond `MAX_POINTS` are thinned
 ADVICE = "give points as PLY, NPY, NPZ, XYZ, TXT, CSV or H5DF, or a mesh as GLB, OBJ, STL or PLY"
 KEYS = ("points", "xyz", "positions", "vertices", "arr_0")
 _LINES = 1 << 16  # lines parsed at a time
@@ -38,7 +39,7 @@ def read_points(path: str | Path) -> Cloud:
         cloud = read_ply(path, MAX_POINTS)
         return _sampled(path) if cloud is None else _near_origin(*cloud, name)
     if suffix in (".npy", ".npz"):
-        return _columns(read_array(path, KEYS, MAX_POINTS), name)
+        return _columns(read_array(path, KEYS, (MAX_ROWS, MAX_COLUMNS), MAX_POINTS), name)
     if suffix in (".h5", ".hdf5", ".h5df"):
         return _columns(read_h5(path, KEYS[0], MAX_POINTS), name)
     if suffix in (".xyz", ".txt", ".csv", ".pts", ".asc"):

@@ -5,8 +5,8 @@ Cameras come from a JSON (`transforms.json`, `cameras.json`, or the only one):
     frames[].transform_matrix  4 x 4 camera-to-world, OpenGL axes, world +y up ("up": "z" at the top for a world z up)
     camera_angle_x, fov_y, or fl_y (pixels)   one of them, in radians where it is an angle; a frame may have its own
 or, where there are no frames, from WaLa's fixed view ids: the last number in each file name (`view_03.png`).
-Depth is NPY (distance along the camera axis; 0, inf = background), 16-bit PNG (counts x `depth_scale`, 0 = background)
-or 8-bit PNG (near = bright, black = background: `far` - v/255 (`far` - `near`)). The JSON carries `depth_scale`, `near`
+Depth is NPY (H, W) (distance along the camera axis; 0, inf = background), 16-bit PNG (counts x `depth_scale`, 0 =
+background) or 8-bit PNG (near = bright, black = background: `far` - v/255 (`far` - `near`)). The JSON carries `depth_scale`, `near`
 and `far`. WaLa's own range is not published; for its view ids the default is 2.8..6.0, camera distance 4.4 ± 1.6.
 """
 
@@ -32,6 +32,7 @@ from anyform.types.readers.limits import MEBI, parse_json, shown
 from anyform.types.readers.picture import MAX_PICTURE_BYTES, decode, read_header, to_grey, to_rgba
 
 MAX_TOTAL_PIXELS = 20_000_000  # of all views together: 320 MB once they are floats
+MAX_SIDE = 8192  # pixels of a depth map
 MAX_JSON_BYTES = 4 * MEBI
 DEPTH_SCALE = 1 / 1000  # world units a count
 WALA_NEAR, WALA_FAR = 2.8, 6.0
@@ -167,15 +168,14 @@ def _common_size(data: list[bytes], views: list[View], name: str) -> tuple[int, 
     sizes = []
     for picture, view in zip(data, views, strict=True):
         if view.file.lower().endswith(".npy"):
-            shape = read_npy(io.BytesIO(picture), len(picture), shown(view.file)).shape
-            sizes.append(shape if len(shape) != 3 or shape[2] != 1 else shape[:2])
+            sizes.append(_read_map(picture, shown(view.file)).shape)
         else:
             header = read_header(picture, shown(view.file))
             sizes.append((header.height, header.width))
     if len(set(sizes)) > 1:
         listed = ", ".join(f"{shown(view.file)} {size}" for view, size in list(zip(views, sizes, strict=True))[:4])
         raise BadInput(f"{name} mixes pictures of different sizes ({listed}): bring them to one size")
-    if len(sizes[0]) != 2 or min(sizes[0]) < 8:
+    if min(sizes[0]) < 8:
         raise BadInput(f"{name}: views are pictures of at least 8 x 8 pixels, not {sizes[0]}")
     if math.prod(sizes[0]) * len(sizes) > MAX_TOTAL_PIXELS:
         raise BadInput(
@@ -194,10 +194,10 @@ def _depth(data: bytes, view: View, table: Mapping[str, Any]) -> NDArray[np.floa
     """(H, W, 1) distance along the camera axis, inf where there is background."""
     name = shown(view.file)
     if view.file.lower().endswith(".npy"):
-        depth = read_npy(io.BytesIO(data), len(data), name).astype(np.float32)
+        depth = _read_map(data, name).astype(np.float32)
         if np.isnan(depth).any() or depth.min() < 0:
             raise BadInput(f"{name} holds negative or NaN depths: give distances along the camera axis, inf outside")
-        depth = np.where(depth == 0, np.inf, depth).reshape(*depth.shape[:2], 1)
+        depth = np.where(depth == 0, np.inf, depth)[..., None]
     else:
         grey, white, alpha = to_grey(decode(data, name), name)
         if white == 65535:
@@ -214,6 +214,10 @@ def _depth(data: bytes, view: View, table: Mapping[str, Any]) -> NDArray[np.floa
     if not np.isfinite(depth).any():
         raise BadInput(f"{name} is background everywhere: there is no surface in it")
     return depth.astype(np.float32)
+
+
+def _read_map(data: bytes, name: str) -> NDArray[np.generic]:
+    return read_npy(io.BytesIO(data), len(data), name, (MAX_SIDE, MAX_SIDE))
 
 
 def _is_sixteen_bit(data: bytes) -> bool:

@@ -37,7 +37,11 @@ def read_voxels(path: str | Path) -> Grid:
     if suffix == ".json":
         return _from_json(parse_json(read_bytes(path, MAX_JSON_BYTES, ADVICE), name), name)
     if suffix in (".npy", ".npz"):
-        return _cube(_from_array(read_array(regular_file(path, MAX_GRID_BYTES, ADVICE), KEYS), name), None, name)
+        return _cube(
+            _from_array(read_array(regular_file(path, MAX_GRID_BYTES, ADVICE), KEYS, (MAX_RESOLUTION,) * 3), name),
+            None,
+            name,
+        )
     if suffix == ".binvox":
         return _cube(_from_binvox(read_bytes(path, MAX_GRID_BYTES, ADVICE), name), None, name)
     if suffix == ".vox":
@@ -95,8 +99,8 @@ def _triples(values: object, key: str, name: str) -> NDArray[Any]:
 
 def _from_array(values: NDArray[np.generic], name: str) -> NDArray[np.bool_]:
     """(X, Y, Z) bool; 0/1 numbers are taken as they are, fractions are cut at one half with a warning."""
-    if values.ndim != 3 or min(values.shape) < 1 or max(values.shape) > MAX_RESOLUTION:
-        raise BadInput(f"{name} is an array {values.shape}: a grid (X, Y, Z) of at most {MAX_RESOLUTION} is needed")
+    if values.size == 0:
+        raise BadInput(f"{name} is an empty array {values.shape}: a grid (X, Y, Z) is needed")
     if values.dtype == np.bool_:
         return values.astype(np.bool_)
     numbers = values.astype(np.float32)
