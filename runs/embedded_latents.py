@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +25,14 @@ from anyform.training.loop import load_state
 
 @torch.no_grad()
 def encode(codec: ShapeCodec, fields: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(O, N, N, N) int8 -> latents (O, 4, C, g, g, g) float32 in every quarter turn, and codes (O, 4, n) uint16."""
+    """(O, N, N, N) int8 -> latents (O, 4, C, g, g, g) float16 in every quarter turn, and codes (O, n) uint16 of the first."""
     latents, codes = [], []
     for number, field in enumerate(fields):
         turns = np.stack([turn(np.asarray(field), quarter) for quarter in range(4)]).astype(np.float32) / 127
         with torch.autocast("cpu", torch.bfloat16):
             latent = codec.vqvae.encode(codec.pack(torch.from_numpy(turns))).float()
         latents.append(latent.numpy().astype(np.float16))
-        codes.append(codec.vqvae.quantise(latent)[1].numpy().astype(np.uint16))
+        codes.append(codec.vqvae.quantise(latent[:1])[1][0].numpy().astype(np.uint16))
         if number % 200 == 0:
             print("encoded", number, flush=True)
     return np.stack(latents), np.stack(codes)
@@ -67,11 +68,13 @@ def write_index(rows: list[dict], codes: np.ndarray, text: np.ndarray, keys: np.
     chosen = [i for i, row in enumerate(rows) if row["split"] == "train" and row["license"] == "CC0-1.0"]
     mean = text[chosen].astype(np.float32).mean(1)
     mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    blobs = [zlib.compress(colours[i].tobytes(), 9) for i in chosen]
     tensors = {
         "codes": torch.from_numpy(codes[chosen].astype(np.int16)),
         "text": torch.from_numpy(np.rint(mean * 127 / np.abs(mean).max(1, keepdims=True)).astype(np.int8)),
         "keys": torch.from_numpy(keys[chosen]),
-        "colours": torch.from_numpy(colours[chosen]),
+        "colours": torch.frombuffer(bytearray(b"".join(blobs)), dtype=torch.uint8),
+        "offsets": torch.from_numpy(np.cumsum([0, *map(len, blobs)])),
     }
     credits = [[rows[i][k] for k in ("id", "caption", "name", "author", "license")] for i in chosen]
     metadata = {

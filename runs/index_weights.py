@@ -24,7 +24,7 @@ def entry(path: Path) -> dict[str, Any]:
     tensors, metadata = read_header(path)
     if "licence" not in metadata:
         raise SystemExit(f"{path.name} names no licence in its metadata")
-    known = {"licence", "commercial_use", "data", "config"}
+    known = {"licence", "commercial_use", "data", "config", "credits"}
     return {
         "file": path.name,
         "sha256": sha256(path),

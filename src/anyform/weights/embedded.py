@@ -18,6 +18,7 @@ EMBEDDED = {
     "text": "text.safetensors",
     "cutout": "cutout.safetensors",
     "paint": "paint.safetensors",
+    "retrieval": "retrieval.safetensors",
 }
 _FOLDER = Path(__file__).resolve().parent.parent / "embedded"
 

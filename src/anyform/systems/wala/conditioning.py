@@ -41,8 +41,8 @@ class EmbeddedConditions:
 
     accepts = (Text, Image, Sketch, Points, Voxels, Views)
 
-    def __init__(self, encoder: PromptEncoder, index: Index, latent_of: Callable[[Tensor], Tensor]) -> None:
-        """latent_of: code indices (1, n) -> standardised latent (1, C, g, g, g)."""
+    def __init__(self, encoder: PromptEncoder, index: Index, latent_of: Callable[[Tensor, int], Tensor]) -> None:
+        """latent_of: code indices (1, n), quarter turns -> standardised latent (1, C, g, g, g)."""
         self.encoder, self.index, self._latent_of = encoder, index, latent_of
 
     def read(self, prompt: Prompt) -> Read:
@@ -71,7 +71,7 @@ class EmbeddedConditions:
 
     def latent(self, neighbour: Neighbour) -> Tensor:
         """(1, C, g, g, g) standardised latent of a retrieved shape in its turn."""
-        return self._latent_of(torch.from_numpy(self.index.codes(neighbour))[None])
+        return self._latent_of(torch.from_numpy(self.index.codes(neighbour))[None], neighbour.turn)
 
     def features(self, read: Read, neighbour: Neighbour | None) -> Features:
         """A batch of one."""

@@ -65,12 +65,14 @@ def shape(sdf: NDArray[np.float32], settings: WalaSettings, first: float, report
     return simplify(mesh, settings.max_faces) if len(mesh.faces) > settings.max_faces else mesh
 
 
-def coloured(mesh: Mesh, colors: Colors, settings: WalaSettings, report: Report) -> Mesh:
-    """Colours on vertices, or baked into a texture of `settings.texture` pixels."""
+def coloured(mesh: Mesh, colors: Colors, settings: WalaSettings, report: Report) -> tuple[Mesh, tuple[str, ...]]:
+    """Colours on vertices, or baked into a texture of `settings.texture` pixels; and what the user should know."""
     if settings.texture == 0:
-        return replace(mesh, vertex_color=colors.color_at(mesh.vertices))
+        return replace(mesh, vertex_color=colors.color_at(mesh.vertices)), ()
     from anyform.geometry.baking import bake
     from anyform.geometry.uv import unwrap
 
     report(Progress("texture", message=f"{settings.texture} pixels"))
-    return bake(unwrap(mesh, settings.texture), colors.color_at, settings.texture)
+    unwrapped = unwrap(mesh, settings.texture)
+    notes = (f"texture atlas: {unwrapped.note}",) if unwrapped.note else ()
+    return bake(unwrapped.mesh, colors.color_at, settings.texture), notes

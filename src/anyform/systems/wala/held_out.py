@@ -72,7 +72,7 @@ def target(item: Item, shape: Shape, size: int = 64) -> Target:
 def blocks(inside: NDArray[np.bool_], resolution: int) -> NDArray[np.bool_]:
     """(N, N, N) -> (R, R, R): a voxel is occupied where any of its cells is."""
     step = len(inside) // resolution
-    return inside.reshape(resolution, step, resolution, step, resolution, step).any((1, 3, 5))
+    return np.asarray(inside.reshape(resolution, step, resolution, step, resolution, step).any((1, 3, 5)))
 
 
 def reference(collection: Collection, items: Sequence[Item], cache: Path, size: int, report: Report) -> Reference:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from anyform.systems.wala.conditions import PromptEncoderConfig
 from anyform.systems.wala.conditions_released import ReleasedConditionConfig
 from anyform.systems.wala.config import WalaSettings
 from anyform.systems.wala.denoiser import UVitDenoiser
+from anyform.systems.wala.lifting import turn
 from anyform.systems.wala.retrieval import Index
 from anyform.systems.wala.system import EmbeddedWala, Wala
 from anyform.systems.wala.training_denoiser import Denoiser, embedded_uvit
@@ -47,8 +48,12 @@ def embedded(settings: WalaSettings) -> EmbeddedWala:
     """The model that comes with the package, on the CPU."""
     codec, denoiser, index = _embedded_parts()
 
-    def latent_of(codes: Tensor) -> Tensor:
-        return codec.standardise(codec.vqvae.codebook.lookup(codes, codec.config.vqvae.latent_size))
+    def latent_of(codes: Tensor, quarters: int) -> Tensor:
+        latent = codec.vqvae.codebook.lookup(codes, codec.config.vqvae.latent_size)
+        if quarters:  # the encoder does not commute with turning, so the shape itself is turned
+            sdf = turn(codec.decode(latent).numpy(), quarters)
+            latent = codec.encode(torch.from_numpy(np.ascontiguousarray(sdf)))
+        return codec.standardise(latent)
 
     conditions = EmbeddedConditions(denoiser.prompts, index, latent_of)
     records = tuple(_record(name) for name in ("wala", "retrieval", "text", "paint"))

@@ -9,6 +9,7 @@ views of each object, in any quarter turn.
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,7 +43,11 @@ class Credit:
 
 
 class Index:
-    """The shipped index: codes (O, 4, g³·groups), text vectors, view keys and colours of O objects."""
+    """The shipped index of O objects.
+
+    codes (O, g³·groups) of each latent, text (O, 384) int8 caption vectors, keys (O, 12, 320) uint8 of twelve views,
+    colours: the objects' 16³ colour grids, each compressed by zlib, one after the other, and offsets (O + 1,).
+    """
 
     def __init__(self, arrays: dict[str, NDArray[np.generic]], credits: list[Credit]) -> None:
         self.arrays, self.credits = arrays, credits
@@ -76,13 +81,15 @@ class Index:
         return [Neighbour(int(row), int(by_turn[row].argmax()), float(by_turn[row].max())) for row in best]
 
     def codes(self, neighbour: Neighbour) -> NDArray[np.int64]:
-        """(g³·groups,) code indices of the neighbour's latent in its turn."""
-        return self.arrays["codes"][neighbour.row, neighbour.turn].astype(np.int64)
+        """(g³·groups,) code indices of the neighbour's latent, not turned."""
+        return self.arrays["codes"][neighbour.row].astype(np.int64)
 
     def colours(self, neighbour: Neighbour) -> NDArray[np.uint8]:
         """(16, 16, 16, 3) sparse colour grid of the neighbour in its turn, as `paint` takes it."""
-        grid = np.moveaxis(self.arrays["colours"][neighbour.row], -1, 0)
-        return np.ascontiguousarray(np.moveaxis(turn(grid, neighbour.turn), 0, -1)).astype(np.uint8)
+        start, stop = self.arrays["offsets"][neighbour.row : neighbour.row + 2].tolist()
+        raw = zlib.decompress(self.arrays["colours"][start:stop].tobytes())
+        grid = np.moveaxis(np.frombuffer(raw, np.uint8).reshape(16, 16, 16, 3), -1, 0)
+        return np.ascontiguousarray(np.moveaxis(turn(grid, neighbour.turn), 0, -1))
 
 
 def picture_key(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -210,9 +210,11 @@ class EmbeddedWala(Wala):
         neighbour = self.plan(read, seed)
         sdf = self.decode(self._sample(read, neighbour, seed, report))[0]
         mesh = finishing.shape(sdf, self.settings, self.codec.config.first, report)
-        if self.settings.paint is not False:
-            mesh = finishing.coloured(mesh, self._colours(prompt, read, neighbour, sdf, mesh), self.settings, report)
         sources, notes = (), self._warnings(read)
+        if self.settings.paint is not False:
+            colours = self._colours(prompt, read, neighbour, sdf, mesh)
+            mesh, told = finishing.coloured(mesh, colours, self.settings, report)
+            notes = (*notes, *told)
         if neighbour is not None:
             credit = self.conditions.index.credits[neighbour.row]
             share = round(1 - self.settings.variation, 3)
