@@ -126,5 +126,5 @@ def _spread(image: NDArray[np.uint8], covered: NDArray[np.bool_]) -> NDArray[np.
 
     if covered.all() or not covered.any():
         return image
-    row, column = distance_transform_edt(~covered, return_distances=False, return_indices=True)
+    row, column = np.asarray(distance_transform_edt(~covered, return_distances=False, return_indices=True))
     return image[row, column]

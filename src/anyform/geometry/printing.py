@@ -79,9 +79,9 @@ def prepare_for_print(mesh: Mesh, millimetres: float, min_wall_mm: float = 0.8) 
     report = print_report(printable, millimetres, min_wall_mm)
     colors = vertex_colors(mesh)
     if colors is not None:
-        from scipy.spatial import cKDTree
+        from scipy.spatial import KDTree
 
-        _, nearest = cKDTree(mesh.vertices).query(printable.vertices)
+        _, nearest = KDTree(mesh.vertices).query(printable.vertices)
         printable = replace(printable, vertex_color=colors[nearest].astype(np.float32))
     return printable, replace(report, notes=(*notes, *report.notes))
 

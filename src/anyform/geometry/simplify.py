@@ -51,7 +51,10 @@ def _collapse(mesh: Mesh, faces: int, aggressiveness: int) -> Mesh:
     label = weld(mesh.vertices)
     _, first = np.unique(label, return_index=True)
     vertices, triangles = fast_simplification.simplify(
-        mesh.vertices[first], label[mesh.faces].astype(np.int32), target_count=faces, agg=aggressiveness
+        mesh.vertices[first].astype(np.float64),
+        label[mesh.faces].astype(np.int32),
+        target_count=faces,
+        agg=aggressiveness,
     )[:2]
     return Mesh(vertices.astype(np.float32), triangles.astype(np.int32))
 
@@ -195,7 +198,7 @@ def _colored(smaller: Mesh, mesh: Mesh) -> Mesh:
     """The vertex colours and the material of `mesh`, carried to the nearest vertices."""
     if mesh.vertex_color is None:
         return replace(smaller, material=mesh.material)
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    _, nearest = cKDTree(mesh.vertices).query(smaller.vertices)
+    _, nearest = KDTree(mesh.vertices).query(smaller.vertices)
     return replace(smaller, vertex_color=mesh.vertex_color[nearest], material=mesh.material)
