@@ -3,9 +3,10 @@
     python benchmarks/wala.py [--part uvit|wavelet|all] [--depth 32] [--threads 1] [--rounds 3] [--json]
 
 Weights are random and nowhere zero. Both sides run in this process, rounds interleaved, best round of each, in CPU
-seconds divided by the threads, which other jobs on the machine inflate least. A guided step is one network call on the null
-and the true condition together; the fast side's share of `prepare` (made once for 5 steps) is counted. Bars: U-ViT at least 2.5 times faster with its output within 2.5 %; wavelets at least 3 times faster.
-The full depth needs 8 GB and, on one busy core, several minutes; --depth 4 shows the same ratio in seconds.
+seconds divided by the threads, which other jobs on the machine inflate least. A guided step is one network call on the
+null and the true condition together; the fast side's share of `prepare` (made once for 5 steps) is counted.
+Bars: U-ViT at least 2.5 times faster with its output within 2.5 %; wavelets at least 3 times faster. The full depth
+needs 8 GB and, on one busy core, several minutes; --depth 4 shows nearly the same ratio much sooner.
 """
 
 from __future__ import annotations
