@@ -25,6 +25,7 @@ class NoiseSchedule:
 
     @property
     def num_timesteps(self) -> int:
+        """Length of the full chain; timesteps are 0 .. num_timesteps − 1."""
         return len(self.betas)
 
     def alpha_sigma(self, t: int | Tensor) -> tuple[Tensor, Tensor]:

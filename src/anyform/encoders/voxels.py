@@ -21,6 +21,7 @@ class VoxelEncoderConfig:
 
     @property
     def num_tokens(self) -> int:
+        """Tokens of one grid: the convolutions halve each side, rounding up."""
         return ((self.resolution + 1) // 2) ** 3
 
 

@@ -54,6 +54,7 @@ class GateReport:
 
     @property
     def ok(self) -> bool:
+        """Whether nothing failed."""
         return not self.failures
 
     def to_json(self) -> dict[str, Any]:

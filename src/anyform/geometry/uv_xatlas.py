@@ -13,6 +13,7 @@ import numpy as np
 
 
 def main() -> None:
+    """Unwrap the mesh on standard input with the size and effort named in argv."""
     import xatlas
 
     size, iterations = (int(argument) for argument in sys.argv[1:3])

@@ -91,6 +91,7 @@ class EmbeddedConditions:
 
     @torch.inference_mode()
     def encode(self, features: Features) -> Condition:
+        """What the denoiser attends to, without gradients."""
         return self.encoder(features)
 
     def condition(self, prompt: Prompt) -> Condition:

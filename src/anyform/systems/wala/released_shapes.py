@@ -51,6 +51,7 @@ class _Shapes:
         return name in self._shapes
 
     def of(self, name: str, dimensions: int) -> tuple[int, ...]:
+        """The shape of one tensor. Raises WeightsError where it is missing, empty or has other dimensions."""
         shape = self._shapes.get(name)
         if shape is None or len(shape) != dimensions or 0 in shape:
             found = "is missing" if shape is None else f"has the shape {shape}, expected {dimensions} dimensions"

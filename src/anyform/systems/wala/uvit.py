@@ -53,10 +53,12 @@ class UVitConfig:
 
     @property
     def num_tokens(self) -> int:
+        """Tokens in the transformer: one a patch of the grid."""
         return (self.grid // self.patch) ** 3
 
     @property
     def has_cross_attention(self) -> bool:
+        """Whether the blocks attend to condition tokens."""
         return self.block == "cross" and self.condition_width > 0
 
 

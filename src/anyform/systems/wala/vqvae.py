@@ -43,6 +43,7 @@ class VQVAEConfig:
 
     @property
     def latent_size(self) -> int:
+        """Cells a side of the latent grid."""
         return self.stage_sizes[-1]
 
 

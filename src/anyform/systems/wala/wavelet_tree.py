@@ -35,6 +35,7 @@ class Wavelet:
 
     @property
     def length(self) -> int:
+        """Taps of each filter."""
         return len(self.analysis_low)
 
 
