@@ -21,16 +21,18 @@ def frame(rgba: NDArray[np.uint8], size: int, ratio: float = 0.85) -> NDArray[np
     side = max(bottom - top, right - left) / ratio
     middle_row, middle_column = (top + bottom) / 2, (left + right) / 2
     box = (middle_column - side / 2, middle_row - side / 2, middle_column + side / 2, middle_row + side / 2)
-    alpha = rgba[..., 3:].astype(np.float32)
-    premultiplied = np.concatenate([rgba[..., :3] * (alpha / 255), alpha], -1).astype(np.float32)
-    margin = int(np.ceil(side)) + 1
-    padded = np.pad(premultiplied, ((margin, margin), (margin, margin), (0, 0)))
+    # only the window is padded: a margin around a whole photograph would take gigabytes
+    first_row, last_row = int(np.floor(box[1])) - 1, int(np.ceil(box[3])) + 1
+    first_column, last_column = int(np.floor(box[0])) - 1, int(np.ceil(box[2])) + 1
+    rows = slice(max(0, first_row), min(rgba.shape[0], last_row))
+    columns = slice(max(0, first_column), min(rgba.shape[1], last_column))
+    window = rgba[rows, columns].astype(np.float32)
+    window[..., :3] *= window[..., 3:] / 255
+    beside = (rows.start - first_row, last_row - rows.stop), (columns.start - first_column, last_column - columns.stop)
+    padded = np.pad(window, (*beside, (0, 0)))
+    inside = box[0] - first_column, box[1] - first_row, box[2] - first_column, box[3] - first_row
     channels = [
-        np.asarray(
-            Image.fromarray(padded[..., c]).resize(
-                (size, size), Image.Resampling.BOX, box=tuple(edge + margin for edge in box)
-            )
-        )
+        np.asarray(Image.fromarray(padded[..., c]).resize((size, size), Image.Resampling.BOX, box=inside))
         for c in range(4)
     ]
     framed = np.stack(channels, -1)

@@ -6,8 +6,9 @@ Cameras come from a JSON (`transforms.json`, `cameras.json`, or the only one):
     camera_angle_x, fov_y, or fl_y (pixels)   one of them, in radians where it is an angle; a frame may have its own
 or, where there are no frames, from WaLa's fixed view ids: the last number in each file name (`view_03.png`).
 Depth is NPY (H, W) (distance along the camera axis; 0, inf = background), 16-bit PNG (counts x `depth_scale`, 0 =
-background) or 8-bit PNG (near = bright, black = background: `far` - v/255 (`far` - `near`)). The JSON carries `depth_scale`, `near`
-and `far`. WaLa's own range is not published; for its view ids the default is 2.8..6.0, camera distance 4.4 ± 1.6.
+background) or 8-bit PNG (near = bright, black = background: `far` - v/255 (`far` - `near`)). The JSON carries
+`depth_scale`, `near` and `far`. WaLa's own range is not published; for its view ids the default is 2.8..6.0, camera
+distance 4.4 ± 1.6.
 """
 
 from __future__ import annotations
