@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -40,14 +41,33 @@ class Random:
         self.tensor(f"{name}.bias", width)
 
 
-def uvit_state(
-    seed: int, *, width=48, heads=4, depth=2, channels=32, res=2, grid=6, patch=1, context=40, factor=32, registers=0,
-    reduction=0, cross=True, pooled=True,
-) -> State:  # fmt: skip
+@dataclass(frozen=True)
+class Sizes:
+    """A miniature U-ViT; `factor` and `reduction` 0 leave out the multiplier and the learned skip."""
+
+    width: int = 48
+    heads: int = 4
+    depth: int = 2
+    channels: int = 32
+    res: int = 2
+    grid: int = 6
+    patch: int = 1
+    context: int = 40
+    factor: int = 32
+    registers: int = 0
+    reduction: int = 0
+    cross: bool = True
+    pooled: bool = True
+
+
+def uvit_state(seed: int, **sizes: int | bool) -> State:
+    """Tensors of a U-ViT of `Sizes(**sizes)`."""
+    o = Sizes(**sizes)
+    width, channels, context, patch = o.width, o.channels, o.context, o.patch
     r, p = Random(seed), "network.unet."
     r.linear(p + "t_embedder.mlp.0", 256, width)
     r.linear(p + "t_embedder.mlp.2", width, width)
-    pools = {"res_cond_proj_layer": factor, "global_proj": width if pooled else 0}
+    pools = {"res_cond_proj_layer": o.factor, "global_proj": width if o.pooled else 0}
     for name, out in pools.items():
         if out:
             r.linear(p + name + ".proj_layer.0", context, width)
@@ -56,44 +76,44 @@ def uvit_state(
             r.norm(p + name + ".proj_layer.4", width)
             r.linear(p + name + ".mlp.0", width, out)
             r.linear(p + name + ".mlp.2", out, out)
-    if cross:
+    if o.cross:
         r.linear(p + "context_mlp.0", context, width)
         r.linear(p + "context_mlp.2", width, width)
     r.conv(p + "conv_in", 4, channels)
     for side in ("input", "output"):
-        for n in range(res):
+        for n in range(o.res):
             block = f"{p}{side}_blocks.{n}."
             r.norm(block + "in_norm", channels)
             r.conv(block + "in_conv", channels, channels)
             r.linear(block + "emb_layers.1", width, 2 * channels)
             r.norm(block + "out_layers.0", channels)
             r.conv(block + "out_layers.3", channels, channels)
-            if factor:
-                r.linear(block + "linear_res_emb", factor, channels)
+            if o.factor:
+                r.linear(block + "linear_res_emb", o.factor, channels)
             if side == "output":
                 r.norm(block + "skip_norm", channels)
-                if reduction:
-                    r.linear(block + "skip_learn_f.0", channels, channels // reduction)
-                    r.linear(block + "skip_learn_f.2", channels // reduction, channels)
+                if o.reduction:
+                    r.linear(block + "skip_learn_f.0", channels, channels // o.reduction)
+                    r.linear(block + "skip_learn_f.2", channels // o.reduction, channels)
     r.norm(p + "to_patch_att_embedding_input.1", channels * patch**3)
     r.linear(p + "to_patch_att_embedding_input.2", channels * patch**3, width)
-    r.tensor(p + "pos_emb", 1, (grid // patch) ** 3, width)
-    if registers:
-        r.tensor(p + "register_emb", registers, width)
-    for n in range(depth):
+    r.tensor(p + "pos_emb", 1, (o.grid // patch) ** 3, width)
+    if o.registers:
+        r.tensor(p + "register_emb", o.registers, width)
+    for n in range(o.depth):
         block = f"{p}blocks.{n}."
         r.linear(block + "adaLN_modulation.1", width, 6 * width)
         r.linear(block + "attn.qkv", width, 3 * width)
         r.linear(block + "attn.proj", width, width)
         attentions = ["attn"]
-        if cross:
+        if o.cross:
             r.linear(block + "cross_attn.q", width, width)
             r.linear(block + "cross_attn.kv", width, 2 * width)
             r.linear(block + "cross_attn.proj", width, width)
             attentions.append("cross_attn")
         for attention in attentions:
-            r.norm(block + attention + ".q_norm", width // heads)
-            r.norm(block + attention + ".k_norm", width // heads)
+            r.norm(block + attention + ".q_norm", width // o.heads)
+            r.norm(block + attention + ".k_norm", width // o.heads)
         r.linear(block + "mlp.fc1", width, 4 * width)
         r.linear(block + "mlp.fc2", 4 * width, width)
     r.norm(p + "to_patch_att_embedding_output.0", width)
