@@ -30,6 +30,7 @@ class WalaSettings:
     faces: int | None = None  # triangles at most
     resolution: int | None = None  # edge of the grid that is meshed, 64..512
     texture_size: int | None = None  # pixels; 0 = colours on vertices
+    smoothing: int = 8  # rounds of Taubin smoothing of the surface; 0 = as the network left it
 
     def __post_init__(self) -> None:
         if self.quality not in QUALITIES:
@@ -41,6 +42,7 @@ class WalaSettings:
             "faces": (100, 2_000_000),
             "resolution": (64, 512),
             "texture_size": (0, 8192),
+            "smoothing": (0, 100),
         }
         for field in fields(self):
             value = getattr(self, field.name)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anyform.geometry.marching_cubes import keep_bodies, surface
 from anyform.geometry.mesh import Mesh
+from anyform.geometry.smoothing import smooth
 from anyform.systems.wala.config import WalaSettings
 from anyform.types.progress import Progress, Report
 
 
+@runtime_checkable
 class Colors(Protocol):
     """Anything with a colour for every point of [-1, 1]³."""
 
@@ -61,7 +63,7 @@ def shape(sdf: NDArray[np.float32], settings: WalaSettings, first: float, report
         sdf = upsample(sdf, settings.mesh_resolution)
         spacing = 2.0 / sdf.shape[0]
         first = -1.0 + spacing / 2
-    mesh = keep_bodies(surface(sdf, first, spacing))
+    mesh = smooth(keep_bodies(surface(sdf, first, spacing)), settings.smoothing)
     return simplify(mesh, settings.max_faces) if len(mesh.faces) > settings.max_faces else mesh
 
 

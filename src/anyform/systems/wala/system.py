@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ SHARPNESS = 40.0  # of that choice: probability ∝ exp(sharpness · cosine)
 GUIDANCE = {"text": 2.0, "image": 2.0, "sketch": 2.0, "points": 2.0, "voxels": 2.0, "depth": 2.0, "views": 2.0}
 
 
+@runtime_checkable
 class Conditions(Protocol):
     """What turns prompts into conditions."""
 
