@@ -57,7 +57,7 @@ def test_a_system_without_mistakes_scores_one_everywhere(known: Any, targets: An
         assert measured["iou"]["mean"] == measured["f1"]["mean"] == measured["f_score_002"]["mean"] == 1
         assert measured["chamfer_e3"]["mean"] == 0
         assert measured["passes_check"] == 1
-        assert measured["empty"] == 0
+        assert measured["failures"] == []
     assert look_up(result, "baselines.oracle.mean") == 1
     assert look_up(result, "generation.voxels.baselines.prompt.mean") == 1
     assert result["generation"]["text"]["category"] == {"generated": 1, "retrieval": 1, "truth": 1, "chance": 0.3333}
@@ -84,7 +84,8 @@ def test_seeds_guidance_and_empty_results_are_counted(known: Any, targets: Any, 
     known.error = lambda condition, seed: {"text": 3 * seed, "points": None}.get(condition, 0)
     result = evaluate_wala(known, targets, reference, Plan(conditions=("points", "text")))
     points, text = result["generation"]["points"], result["generation"]["text"]
-    assert (points["empty"], points["passes_check"], points["iou"]["mean"]) == (2, 0, 0)
+    assert (points["passes_check"], points["iou"]["mean"], points["f_score_002"]["mean"]) == (0, 0, 0)
+    assert points["failures"] == ["t0 ball blue: nothing was generated", "t1 plank: nothing was generated"]
     assert points["chamfer_e3"] == {"n": 0}
     assert text["iou"]["mean"] == 1
     assert text["between_seeds"]["mean"] < 0.6

@@ -68,7 +68,7 @@ def ball(count: int = 48) -> Mesh:
 
 
 def straight(azimuth: float = 0.0, elevation: float = 0.0, size: int = 64, distance: float = 4.0) -> Cameras:
-    return Cameras.orbit(np.array([azimuth]), np.float64(elevation), distance, np.radians(40), size)
+    return Cameras.orbit(np.array([azimuth]), np.array(elevation), distance, np.radians(40), size)
 
 
 def dominant(pixels: NDArray[np.uint8]) -> tuple[int, ...]:

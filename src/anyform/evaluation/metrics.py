@@ -35,9 +35,9 @@ def _points(points: NDArray[np.floating], name: str) -> NDArray[np.float64]:
 
 def nearest_distances(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
     """Euclidean distance of every point of a (N, 3) to its nearest of b (M, 3): (N,)."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    return cKDTree(_points(b, "b")).query(_points(a, "a"))[0]
+    return KDTree(_points(b, "b")).query(_points(a, "a"))[0]
 
 
 def chamfer(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:

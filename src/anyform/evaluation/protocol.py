@@ -26,7 +26,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from anyform.errors import BadSetting, GateFailed
+from anyform.errors import AnyformError, BadSetting
 from anyform.evaluation import metrics
 from anyform.evaluation.reference import Reference
 from anyform.geometry.gate import gate
@@ -106,7 +106,7 @@ class Subject(Protocol):
         ...
 
     def mesh(self, sdf: Volume) -> Mesh:
-        """The surface as it would be saved. Raises GateFailed for an empty field."""
+        """The surface as it would be saved. Raises an AnyformError where there is none."""
         ...
 
 
@@ -213,7 +213,9 @@ def look_up(result: Mapping[str, Any], path: str) -> float | None:
 
 def check_bars(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every bar that the result can answer: what, value, bar, ok; first fixed figures, then comparisons."""
-    rows = [(path, look_up(result, path), bar, "at least") for path, bar in BARS.items()]
+    rows: list[tuple[str, float | None, float | None, str]] = [
+        (path, look_up(result, path), bar, "at least") for path, bar in BARS.items()
+    ]
     oracle = look_up(result, "baselines.oracle.mean")
     for condition in ("voxels", "points", "depth", "views"):
         value = look_up(result, f"generation.{condition}.iou.mean")
@@ -258,13 +260,13 @@ def _reconstruction(subject: Subject, targets: Sequence[Target], report: Report)
 def _generate(
     subject: Subject, targets: Sequence[Target], condition: str, plan: Plan, report: Report, seed: int | None = None
 ) -> list[Volume | None]:
-    """One field a target; None where the system says that it made nothing (counted, IoU 0)."""
+    """One field a target; None where the system refuses to give one (it scores 0)."""
     shapes: list[Volume | None] = []
     guidance = (plan.guidance or {}).get(condition)
     for done, target in enumerate(targets):
         try:
             shapes.append(subject.generate(target.prompts[condition], plan.seed if seed is None else seed, guidance))
-        except GateFailed:
+        except AnyformError:
             shapes.append(None)
         report(Progress(f"generate from {condition}", done + 1, len(targets)))
     return shapes
@@ -273,20 +275,21 @@ def _generate(
 def _compare(
     subject: Subject, targets: Sequence[Target], condition: str, shapes: Sequence[Volume | None]
 ) -> dict[str, Any]:
-    """Generated fields against the truth; an empty one scores 0 and does not pass the check."""
-    iou, f1, distance, f_score, tight = [], [], [], [], 0
+    """Generated fields against the truth. `failures` has a sentence for everything that came to no acceptable mesh.
+
+    Without a field IoU and F1 are 0; without a mesh the F-score is 0 and Chamfer is left out.
+    """
+    iou, f1, distance, f_score, failures = [], [], [], [], []
     for target, shape in zip(targets, shapes, strict=True):
         truth = target.truth(condition)
         iou.append(_iou(shape, truth))
         f1.append(0.0 if shape is None else metrics.surface_f1(shape, truth, 2 / len(truth)))
-        try:
-            mesh = None if shape is None else subject.mesh(shape)
-        except GateFailed:
-            mesh = None
+        mesh, reason = _mesh(subject, shape)
+        if reason:
+            failures.append(f"{target.id} {target.caption}: {reason}")
         if mesh is None:
             f_score.append(0.0)
             continue
-        tight += gate(mesh, allow_parts=True).ok
         real = surface_samples(surface(np.ascontiguousarray(truth), -1 + 1 / len(truth), 2 / len(truth)))
         made = surface_samples(mesh)
         distance.append(1e3 * metrics.chamfer(made, real))
@@ -296,9 +299,20 @@ def _compare(
         "f1": summary(f1),
         "chamfer_e3": summary(distance),
         "f_score_002": summary(f_score),
-        "passes_check": round(tight / len(targets), 4),
-        "empty": len(targets) - len(distance),
+        "passes_check": round(1 - len(failures) / len(targets), 4),
+        "failures": failures,
     }
+
+
+def _mesh(subject: Subject, shape: Volume | None) -> tuple[Mesh | None, str]:
+    """The mesh of a field, and why there is none or why it does not pass the gate ("" where all is well)."""
+    if shape is None:
+        return None, "nothing was generated"
+    try:
+        mesh = subject.mesh(shape)
+    except AnyformError as error:
+        return None, str(error)
+    return mesh, "; ".join(gate(mesh, allow_parts=True).failures)
 
 
 def surface_samples(mesh: Mesh, count: int = SURFACE_POINTS) -> NDArray[np.float64]:
@@ -362,7 +376,8 @@ def _categories(
     accuracy = {}
     for name, volumes in sources.items():
         rows, _ = reference.nearest(volumes)
-        accuracy[name] = round(metrics.category_accuracy([reference.captions[row] for row in rows], wanted), 4)
+        found = [reference.captions[int(row)] for row in rows]
+        accuracy[name] = round(metrics.category_accuracy(found, wanted), 4)
     nouns = [metrics.head_noun(caption) for caption in reference.captions]
     accuracy["chance"] = round(float(np.mean([nouns.count(metrics.head_noun(c)) / len(nouns) for c in wanted])), 4)
     return accuracy

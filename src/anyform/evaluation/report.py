@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anyform.errors import BadInput, GateFailed
+from anyform.errors import AnyformError, BadInput
 from anyform.evaluation.curves import dot_plot, line_chart, read_log
 from anyform.evaluation.protocol import CONDITIONS, FREE, Subject, Target
 from anyform.render.shading import Picture, contact_sheet, picture
@@ -59,7 +59,7 @@ def sheet(
     conditions: Sequence[str] = CONDITIONS,
     count: int = OBJECTS,
 ) -> PillowImage.Image:
-    """`count` random targets (by seed, not by hand) × truth, codec and every condition, with the pictures that were given.
+    """`count` random targets (by seed, not by hand) × truth, codec, every condition, and the pictures that were given.
 
     The truth stands in the object's own front; results of pictures and sketches face the way their prompt shows them.
     An empty cell is a generation that made nothing.
@@ -85,16 +85,16 @@ def sheet(
 def _generated(subject: Subject, target: Target, condition: str, seed: int) -> Picture | None:
     try:
         return _view(subject, subject.generate(target.prompts[condition], seed, None))
-    except GateFailed:
+    except AnyformError:
         return None
 
 
 def _view(subject: Subject, sdf: NDArray[np.float32]) -> Picture | None:
     """A field from half right above, 192 pixels; None where it has no surface."""
-    cameras = Cameras.orbit(np.array([0.55]), np.float64(0.4), 4.4, np.radians(32), 192)
+    cameras = Cameras.orbit(np.array([0.55]), np.array(0.4), 4.4, np.radians(32), 192)
     try:
         return picture(subject.mesh(sdf), cameras)[0]
-    except GateFailed:
+    except AnyformError:
         return None
 
 
@@ -185,12 +185,12 @@ def _generation(result: Mapping[str, Any]) -> str:
         row += [_number(measured[key].get("mean")) for key in ("f1", "chamfer_e3", "f_score_002")]
         row += [_number(others.get(key)) for key in ("prompt", "retrieval", "oracle", "random")]
         row += [_number(measured["between_seeds"]["mean"]) if condition in FREE else ""]
-        rows.append([*row, f"{100 * measured['passes_check']:.1f} %", str(measured["empty"])])
+        rows.append([*row, f"{100 * measured['passes_check']:.1f} %", str(len(measured["failures"]))])
     if not rows:
         return ""
     head = (
         *("prompt", "IoU mean [90 %]", "median", "F1 at a voxel", "Chamfer ×10³", "F at 0.02", "prompt itself"),
-        *("retrieval", "oracle", "random", "between seeds", "pass check", "empty"),
+        *("retrieval", "oracle", "random", "between seeds", "pass check", "failures"),
     )
     category = generation.get("text", {}).get("category")
     words = ""
@@ -199,7 +199,8 @@ def _generation(result: Mapping[str, Any]) -> str:
             ", ".join(f"{name} {100 * share:.1f} %" for name, share in category.items())
         )
         words += "</p>"
-    return f"<figure>{dot_plot(plotted)}</figure>{_table(head, rows)}{words}"
+    failures = [[condition, ("words", said)] for condition, part in generation.items() for said in part["failures"]]
+    return f"<figure>{dot_plot(plotted)}</figure>{_table(head, rows)}{words}{_table(('prompt', 'failure'), failures)}"
 
 
 def _reconstruction(result: Mapping[str, Any]) -> str:

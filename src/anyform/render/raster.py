@@ -52,22 +52,21 @@ def rasterise(pos_clip: NDArray[np.floating], faces: NDArray[np.integer], height
     uv = np.zeros((height * width, 2))
     face = np.full(height * width, -1, np.int32)
     edges, inverse = _edge_functions(position[faces[kept]])
-    depth = position[faces[kept], 2], position[faces[kept], 3]
+    corner_z, corner_w = position[faces[kept], 2], position[faces[kept], 3]
     for index, row, column in _spans(position, faces[kept], edges, inverse, (height, width)):
         x, y = (2 * column + 1) / width - 1, (2 * row + 1) / height - 1
         e = [edges[index, k, 0] * x + edges[index, k, 1] * y + edges[index, k, 2] for k in range(3)]
         total = e[0] + e[1] + e[2]
         covered = (np.minimum(np.minimum(e[0], e[1]), e[2]) >= 0) & (total > 0)
-        weight = [part[covered] for part in e]
+        weight = np.stack([part[covered] for part in e], 1)
         index, pixel = index[covered], row[covered] * width + column[covered]
-        corner_z, corner_w = depth[0][index], depth[1][index]
-        here = sum(weight[k] * corner_z[:, k] for k in range(3)) / sum(weight[k] * corner_w[:, k] for k in range(3))
+        here = (weight * corner_z[index]).sum(1) / (weight * corner_w[index]).sum(1)
         nearer = (here >= -1) & (here < z[pixel])
         np.minimum.at(z, pixel[nearer], here[nearer])
         # Faces come in ascending order and the last of equal pixels is kept: backwards, the lowest face id wins ties.
         shown = np.flatnonzero(nearer & (here == z[pixel]))[::-1]
         face[pixel[shown]] = kept[index[shown]]
-        uv[pixel[shown]] = np.stack([weight[0][shown], weight[1][shown]], 1) / total[covered][shown, None]
+        uv[pixel[shown]] = weight[shown, :2] / total[covered][shown, None]
     shape = height, width
     return Fragments(uv.reshape(*shape, 2), z.reshape(shape), face.reshape(shape))
 

@@ -68,7 +68,7 @@ def framed(
     fov = float(np.radians(30))
     radius = max(float(np.linalg.norm(high - low)) / 2, 1e-9)
     distance = radius * 1.04 / np.sin(fov / 2)
-    cameras = Cameras.orbit(np.asarray(azimuth, np.float64), np.float64(elevation), distance, fov, size)
+    cameras = Cameras.orbit(np.asarray(azimuth, np.float64), np.array(elevation), distance, fov, size)
     cameras.camera_to_world[:, :3, 3] += (low + high) / 2
     return cameras
 
@@ -95,7 +95,9 @@ def crease_normals(mesh: Mesh) -> NDArray[np.float64]:
     cross = face_cross(mesh.vertices, mesh.faces)
     normal = _unit(cross)
     corner = weld(mesh.vertices)[mesh.faces]
-    mean = np.stack([np.bincount(corner.ravel(), np.repeat(cross[:, axis], 3)) for axis in range(3)], 1)
+    mean = np.zeros((len(mesh.vertices), 3))
+    for axis in range(3):
+        mean[:, axis] = np.bincount(corner.ravel(), np.repeat(cross[:, axis], 3), len(mean))
     shared = _unit(mean)[corner]
     smooth = (shared * normal[:, None]).sum(-1) > _SMOOTH
     return np.where(smooth[..., None], shared, normal[:, None])
