@@ -54,13 +54,14 @@ def flood(rgb: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     """
     from scipy import ndimage
     from skimage.color import rgb2lab
+    from skimage.measure import label
 
     lab = rgb2lab(_resized(rgb, FLOOD_SIDE)).astype(np.float32)
     border = np.concatenate([lab[0], lab[-1], lab[:, 0], lab[:, -1]])
     ground = np.median(border, axis=0)
     if float((np.linalg.norm(border - ground, axis=-1) <= TOLERANCE).mean()) < PLAIN:
         return None
-    regions, _ = ndimage.label(np.linalg.norm(lab - ground, axis=-1) <= TOLERANCE)
+    regions = np.asarray(label(np.linalg.norm(lab - ground, axis=-1) <= TOLERANCE, connectivity=1))
     edge = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
     outside = np.isin(regions, np.unique(edge[edge > 0]))
     # specks of dust and compression are no objects: an opening drops what is thinner than 3 pixels of a large picture
