@@ -23,6 +23,8 @@ from torch import Tensor
 
 Padding = Literal["constant", "zero"]
 
+_BLOCK = 64  # rows of a band matrix multiplied at once
+
 
 @dataclass(frozen=True, slots=True)
 class Wavelet:
@@ -120,8 +122,24 @@ def _on_every_axis(matrix: Tensor, volume: Float[Tensor, "b d h w"]) -> Tensor:
     """Apply the same (M, N) matrix along the last, the middle and the first volume axis: (B, N, N, N) -> (B, M, M, M)."""
     batch, depth, height, _ = volume.shape
     along_w = volume @ matrix.T
-    along_h = matrix @ along_w
-    return (matrix @ along_h.reshape(batch, depth, -1)).reshape(batch, len(matrix), *along_h.shape[2:])
+    along_h = _times(matrix, along_w)
+    return _times(matrix, along_h.reshape(batch, depth, -1)).reshape(batch, len(matrix), *along_h.shape[2:])
+
+
+def _times(matrix: Tensor, x: Float[Tensor, "*b n c"]) -> Float[Tensor, "*b m c"]:
+    """matrix @ x; without gradients block of rows by block of rows where the matrix is a large band, mostly zeros."""
+    if len(matrix) < 4 * _BLOCK or x.requires_grad:
+        return matrix @ x
+    out = x.new_empty(*x.shape[:-2], len(matrix), x.shape[-1])
+    for start in range(0, len(matrix), _BLOCK):
+        rows = matrix[start : start + _BLOCK]
+        used = rows.any(0).nonzero()[:, 0]
+        band = slice(int(used[0]), int(used[-1]) + 1)
+        if len(x) == 1 and x.ndim == 3:  # straight into place: a copy would cost as much as the product
+            torch.mm(rows[:, band], x[0, band], out=out[0, start : start + _BLOCK])
+        else:
+            out[..., start : start + _BLOCK, :] = rows[:, band] @ x[..., band, :]
+    return out
 
 
 def _split_bands(stacked: Tensor, size: int) -> Tensor:
