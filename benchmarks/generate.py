@@ -3,9 +3,9 @@
     python benchmarks/generate.py [--prompts 7] [--rounds 3] [--quality standard] [--json]
 
 Warm: the system is loaded and has made one asset; then every prompt is generated, gated and saved, median of all.
-Cold: `python -m anyform generate …` in a new process against `python -c "import torch, trimesh"`, rounds interleaved, median of
-each. Bars (2 cores): warm under 3 s, cold at most 4 times the imports. Other work on the machine falsifies both; the
-load average is printed beside the result.
+Cold: `python -m anyform generate …` in a new process against `python -c "import torch, trimesh"`, rounds interleaved,
+median of each. Bars (2 cores): warm under 3 s, cold at most 4 times the imports. Other work on the machine falsifies
+both; the load average is printed beside the result.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def main() -> None:
     print(f"{record['date']}, {record['machine']}, load {record['load_average']}, quality {arguments.quality}")
     print(f"warm, text to saved GLB: median {median:.2f} s, worst {max(times):.2f} s (bar {WARM_SECONDS:g} s)")
     print(
-        f"cold command: {fresh['command']:.2f} s, imports {fresh['imports']:.2f} s, ratio {ratio:.2f} (bar {COLD_RATIO:g})"
+        f"cold command: {fresh['command']:.2f} s, imports {fresh['imports']:.2f} s: {ratio:.2f} (bar {COLD_RATIO})"
     )
 
 

@@ -95,7 +95,7 @@ def dot_plot(rows: Sequence[tuple[str, float, tuple[float, float], Mapping[str, 
             f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{escape(label)}</text>'
             f'<rect x="{left}" y="{y - 7:.1f}" width="{x(value) - left:.1f}" height="14" rx="2" class="bar"/>'
             f'<line x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y:.1f}" y2="{y:.1f}" class="interval"/>'
-            f'<text x="{x(max(value, high, *others.values())) + 8:.1f}" y="{y + 4:.1f}">{value:.2f}</text>'
+            f'<text x="{right + 34}" y="{y + 4:.1f}" text-anchor="end" class="name">{value:.2f}</text>'
         )
         parts += [_mark(x(number), y, marks.index(name), f"{name} {number:.2f}") for name, number in others.items()]
     legend = "".join(

@@ -34,8 +34,8 @@ _STYLE = """
 *{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
 main{max-width:1180px;margin:0 auto;padding:28px 20px 60px}h1{font-size:26px;margin:0 0 4px}
 h2{font-size:18px;margin:36px 0 10px}p.soft,.soft{color:var(--soft)}.scroll{overflow-x:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th,td{padding:5px 12px 5px 0;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:14px;margin-top:10px}
+th,td{padding:4px 10px 4px 0;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 th{font-weight:600;color:var(--soft)}th:first-child,td:first-child{text-align:left}
 td.ok{color:var(--good);text-align:left}td.no{color:var(--bad);text-align:left;font-weight:600}
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px}
@@ -162,7 +162,7 @@ def _cell(cell: str | tuple[str, str]) -> str:
 def _bars(bars: Sequence[Mapping[str, Any]]) -> str:
     rows: list[list[str | tuple[str, str]]] = [
         [
-            str(row["what"]).removeprefix("generation.").replace(".", " "),
+            _words(str(row["what"])),
             _number(row["value"]),
             f"{row['sense']} {_number(row['bar'])}",
             ("ok", "✓ reached") if row["ok"] else ("no", "✗ not reached"),
@@ -235,6 +235,12 @@ def _figure(caption: str, image: PillowImage.Image) -> str:
 def _curves(log: Path) -> str:
     charts = [line_chart(name, points) for name, points in read_log(log).items() if len(points) > 1]
     return f'<div class="charts">{"".join(f"<figure>{chart}</figure>" for chart in charts)}</div>' if charts else ""
+
+
+def _words(path: str) -> str:
+    """A path in a result as people say it: "generation.voxels.iou.mean" -> "voxels IoU mean"."""
+    words = {"generation": "", "iou": "IoU", "iou_filled": "IoU of objects filled over 3 %", "f1": "F1 at a voxel"}
+    return " ".join(filter(None, (words.get(part, part) for part in path.split("."))))
 
 
 def _number(value: float | int | None) -> str:
