@@ -32,7 +32,7 @@ class BadSetting(BadInput):
 
 
 class MissingDependency(AnyformError):
-    """An optional package is needed. `MissingDependency("h5py", extra="data")`."""
+    """An optional package is needed. `MissingDependency("h5py", extra="wala-formats")`."""
 
     exit_code = 3
 
