@@ -115,7 +115,7 @@ def test_without_a_colour_word_the_reference_is_kept() -> None:
     sdf, points = mug()
     reference = splat(points, np.tile(TYPICAL["turquoise"], (len(points), 1)))
     colours = paint(sdf, None, reference).color_at(points)
-    distance = np.linalg.norm(srgb_to_lab(colours) - srgb_to_lab(TYPICAL["turquoise"]), axis=1)
+    distance = np.linalg.norm(srgb_to_lab(colours) - srgb_to_lab(np.array(TYPICAL["turquoise"])), axis=1)
     assert np.median(distance) < 12
 
 
