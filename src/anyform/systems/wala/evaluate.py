@@ -79,7 +79,7 @@ class EmbeddedSubject:
 
     def mesh(self, sdf: NDArray[np.float32]) -> Mesh:
         """Surface, bodies and number of faces as in a generation."""
-        return finishing.shape(sdf, self.wala.settings, self.wala.codec.config.first, silent)
+        return finishing.shape(sdf, self.wala.settings, self.wala.codec.config.first, silent)[0]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

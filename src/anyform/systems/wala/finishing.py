@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from anyform.errors import BadInput
 from anyform.geometry.marching_cubes import keep_bodies, surface
 from anyform.geometry.mesh import Mesh
 from anyform.geometry.smoothing import smooth
@@ -49,14 +50,14 @@ def upsample(sdf: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     return np.einsum("ma,abc->mbc", matrix, along_y, optimize=True)
 
 
-def shape(sdf: NDArray[np.float32], settings: WalaSettings, first: float, report: Report) -> Mesh:
+def shape(
+    sdf: NDArray[np.float32], settings: WalaSettings, first: float, report: Report
+) -> tuple[Mesh, tuple[str, ...]]:
     """The surface of a field whose sample 0 lies at `first`, at the settings' resolution and number of faces.
 
     Cell-centred fields (ours) are upsampled to `mesh_resolution`; corner-sampled ones (released, 256³) are meshed as
-    they are. Raises GateFailed for an empty or non-finite field.
+    they are. Returns what the user should know beside the mesh. Raises GateFailed for an empty or non-finite field.
     """
-    from anyform.geometry.simplify import simplify
-
     spacing = 2.0 / sdf.shape[0]
     if first != -1.0 and settings.mesh_resolution > sdf.shape[0] and np.isfinite(sdf).all():
         report(Progress("mesh", message=f"{settings.mesh_resolution}³"))
@@ -64,7 +65,22 @@ def shape(sdf: NDArray[np.float32], settings: WalaSettings, first: float, report
         spacing = 2.0 / sdf.shape[0]
         first = -1.0 + spacing / 2
     mesh = smooth(keep_bodies(surface(sdf, first, spacing)), settings.smoothing)
-    return simplify(mesh, settings.max_faces) if len(mesh.faces) > settings.max_faces else mesh
+    return _with_fewer_faces(mesh, settings.max_faces)
+
+
+def _with_fewer_faces(mesh: Mesh, wanted: int) -> tuple[Mesh, tuple[str, ...]]:
+    """At most `wanted` triangles; a rugged surface that cannot be closed with so few gets the least doubling that can."""
+    from anyform.geometry.simplify import simplify
+
+    target = wanted
+    while target < len(mesh.faces):
+        try:
+            smaller = simplify(mesh, target)
+        except BadInput:  # the only refusal of `simplify` for a closed mesh: too few faces to stay closed
+            target *= 2
+            continue
+        return smaller, () if target == wanted else (f"{target} faces instead of {wanted}: fewer would leave holes",)
+    return mesh, () if target == wanted else (f"{len(mesh.faces)} faces instead of {wanted}: fewer would leave holes",)
 
 
 def coloured(mesh: Mesh, colors: Colors, settings: WalaSettings, report: Report) -> tuple[Mesh, tuple[str, ...]]:

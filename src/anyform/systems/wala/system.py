@@ -144,8 +144,8 @@ class Wala:
     def generate(self, prompt: Prompt, *, seed: int, report: Report = silent) -> Asset:
         """A mesh of the prompt, without colours (WaLa makes shapes); see `EmbeddedWala` for ours."""
         sdf = self.generate_sdf(prompt, seed=seed, report=report)
-        mesh = finishing.shape(sdf, self.settings, self.codec.config.first, report)
-        return Asset(mesh, self.provenance(prompt, seed))
+        mesh, notes = finishing.shape(sdf, self.settings, self.codec.config.first, report)
+        return Asset(mesh, self.provenance(prompt, seed, notes=notes))
 
     def provenance(
         self, prompt: Prompt, seed: int, sources: tuple[Source, ...] = (), notes: tuple[str, ...] = ()
@@ -210,8 +210,8 @@ class EmbeddedWala(Wala):
         read = self.conditions.read(prompt)
         neighbour = self.plan(read, seed)
         sdf = self.decode(self._sample(read, neighbour, seed, report))[0]
-        mesh = finishing.shape(sdf, self.settings, self.codec.config.first, report)
-        sources, notes = (), self._warnings(read)
+        mesh, notes = finishing.shape(sdf, self.settings, self.codec.config.first, report)
+        sources, notes = (), (*self._warnings(read), *notes)
         if self.settings.paint is not False:
             colours = self._colours(prompt, read, neighbour, sdf, mesh)
             mesh, told = finishing.coloured(mesh, colours, self.settings, report)
