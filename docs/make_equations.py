@@ -33,7 +33,7 @@ def index() -> Iterator[tuple[str, str, str, str]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 text = ast.get_docstring(node) or ""
-                differs = " ".join(" ".join(DIFFERS.findall(text)).split()).replace("|", "&#124;")
+                differs = " ".join(" ".join(DIFFERS.findall(text)).split()).replace("|", "\\|")
                 for tags in LINE.findall(text):
                     for tag in tags.split("; "):
                         yield tag.strip(), path.relative_to(ROOT).as_posix(), node.name, differs
