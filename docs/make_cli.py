@@ -48,7 +48,7 @@ def option(action: argparse.Action) -> str:
 def section(parser: argparse.ArgumentParser) -> str:
     """One verb: its sentence and a table of what it takes."""
     rows = [
-        f"| `{option(action).replace('|', '&#124;')}` | {(action.help or '').replace('|', '&#124;')} |\n"
+        f"| `{option(action).replace('|', r'\|')}` | {(action.help or '').replace('|', r'\|')} |\n"
         for action in parser._actions
         if not isinstance(action, argparse._HelpAction | argparse._SubParsersAction)
     ]
