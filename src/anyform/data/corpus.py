@@ -34,7 +34,7 @@ _GREY = (178, 178, 178)  # faces of a mesh without any colour
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One object's row. `category`, `source`, `licence` and `author` are "" where nobody said."""
+    """One object's row. `category`, `source`, `licence`, `author` and `group` are "" where nobody said."""
 
     id: str
     caption: str
@@ -45,6 +45,7 @@ class Item:
     source: str = ""
     licence: str = ""
     author: str = ""
+    group: str = ""  # of near duplicates
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,7 @@ def _item(row: dict[str, Any]) -> Item:
         source=str(row.get("source", "")),
         licence=str(row.get("license", "")),
         author=str(row.get("author", "")),
+        group=str(row.get("group", "")),
     )
 
 

@@ -30,7 +30,7 @@ from anyform.data.shards import TRUNCATION, Sample, write_shard
 from anyform.errors import AnyformError, BadInput, BadSetting, MissingDependency
 from anyform.types.progress import Progress, Report, silent
 
-_VERSION = 1  # of the shards' content; two versions are never mixed in one folder
+_VERSION = 2  # of the shards' content; two versions are never mixed in one folder
 _NATIVE_LIBRARIES = {"point_cloud_utils": "point-cloud-utils", "embreex": "embreex"}
 
 

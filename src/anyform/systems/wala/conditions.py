@@ -55,6 +55,10 @@ class Features:
     retrieved: Float[Tensor, "b c g g g"]  # standardised latent
     has_retrieved: Bool[Tensor, " b"]
 
+    def to(self, device: torch.device) -> Features:
+        """The same batch on another device."""
+        return Features(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
     def keep(self, rows: Bool[Tensor, " b"]) -> Features:
         """The same batch with everything but `rows` made the null condition."""
         masks = {name: getattr(self, name) & rows for name in ("has_text", "has_image", "has_lifted", "has_retrieved")}

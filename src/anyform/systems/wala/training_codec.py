@@ -121,7 +121,7 @@ class SurfaceLoss:
 
     def __call__(self, model: nn.Module, rng: np.random.Generator) -> tuple[Tensor, Mapping[str, float]]:
         assert isinstance(model, ShapeCodec)
-        target = self._batch(rng)
+        target = self._batch(rng).to(next(model.parameters()).device)
         packed = model.pack(target)
         if self.recipe.quantised:
             with torch.no_grad():
@@ -170,7 +170,8 @@ def strict_iou(codec: ShapeCodec, fields: NDArray[np.int8], quantised: bool, bat
     """(O,) IoU of strict insides of reconstructions, at the codec's own resolution."""
     scores = []
     for start in range(0, len(fields), batch):
-        target = torch.from_numpy(np.asarray(fields[start : start + batch])).float() / 127
+        levels = torch.from_numpy(np.asarray(fields[start : start + batch]))
+        target = levels.to(next(codec.parameters()).device).float() / 127
         latent = codec.vqvae.encode(codec.pack(target)).float()
         passed = codec.vqvae.quantise(latent)[0] if quantised else latent
         inside = codec.unpack(codec.vqvae.decoder(passed).float()) < 0

@@ -227,10 +227,11 @@ class DenoiserLoss:
 
     def __call__(self, model: nn.Module, rng: np.random.Generator) -> tuple[Tensor, Mapping[str, float]]:
         assert isinstance(model, Denoiser)
-        features, clean = self.batch(rng)
+        device = next(model.parameters()).device
+        features, clean = (part.to(device) for part in self.batch(rng))
         count = len(clean)
         spread = (rng.random() + rng.permutation(count) / count) % 1
-        t = torch.from_numpy(np.rint(999 * spread**self.recipe.noise_power)).long()
+        t = torch.from_numpy(np.rint(999 * spread**self.recipe.noise_power)).long().to(device)
         noise = torch.randn_like(clean)
         alpha, sigma = (broadcast(part, clean) for part in self.schedule.alpha_sigma(t))
         predicted = model(alpha * clean + sigma * noise, t.float(), features)

@@ -1,0 +1,155 @@
+"""Train WaLa from a folder of meshes, the corpus, or prepared shards to a model that `anyform.load` reads.
+
+The steps, each skipped when its result is whole and continued when it was interrupted: shards, arrays, stage 1 in two
+phases, latents with their neighbours, stage 2, and the model's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from anyform import device as devices
+from anyform.configuration import flatten
+from anyform.data.prepare import prepare
+from anyform.errors import BadInput
+from anyform.systems.wala import latents, trained
+from anyform.systems.wala.codec import ShapeCodec
+from anyform.systems.wala.gather import gather, write_json
+from anyform.systems.wala.stages import denoiser_stage, fill, first_phase, new_codec, second_phase
+from anyform.systems.wala.training_denoiser import Denoiser
+from anyform.systems.wala.training_plan import PHASES, PLANS, TrainingPlan, changed
+from anyform.training.loop import load_state
+from anyform.types.progress import Report
+
+STAGES = ("codec", "latents", "denoiser", "pack")
+# Settings that may differ when a run is continued; all others make it another run.
+_FREE = {"steps", "workers", "bf16", "log_every", "checkpoint_every", "evaluate_every"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `anyform train wala`."""
+    parser.add_argument("data", type=Path, help="meshes, the corpus, or what `anyform data prepare` made of them")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of everything the run makes")
+    parser.add_argument("--preset", choices=tuple(PLANS), default="embedded", help="what to train (default embedded)")
+    parser.add_argument("--stage", choices=("all", *STAGES), default="all", help="only this part (default all)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="any setting: steps=100, first.learning_rate=1e-3"
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes; more than 1 is not repeatable")
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps (default cpu)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+
+
+def run(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
+    """Train; the record names the model's folder, the logs, and the last scores."""
+    if arguments.workers < 1:
+        raise BadInput(f"--workers is {arguments.workers}; it must be at least 1")
+    chosen = devices.choose(arguments.device)
+    if chosen.name != "cpu" and arguments.workers > 1:
+        raise BadInput("several workers share weights in the CPU's memory: use --workers 1 on a GPU")
+    plan = changed(PLANS[arguments.preset](), arguments.set)
+    for phase in PHASES:
+        config = getattr(plan, phase)
+        config = replace(config, workers=arguments.workers, bf16=config.bf16 and chosen.autocast is not None)
+        plan = replace(plan, **{phase: config})
+    folder = arguments.out
+    shards = _shards(arguments.data, folder, plan, arguments.workers, report, begin=lambda: _begin(folder, plan, arguments))
+    arrays = folder / "arrays"
+    rows = gather(shards, arrays, report, conditions=plan.loss == "surface")
+    wanted = STAGES if arguments.stage == "all" else (arguments.stage,)
+    if plan.loss == "coefficients" and arguments.stage == "all":
+        wanted = ("codec",)
+    elif plan.loss == "coefficients" and arguments.stage != "codec":
+        raise BadInput(f"preset {arguments.preset} trains stage 1 only so far: use --stage codec")
+    _stages(plan, folder, wanted, chosen.torch_device(), report)
+    return _record(folder, len(rows))
+
+
+def _stages(plan: TrainingPlan, folder: Path, wanted: tuple[str, ...], device: torch.device, report: Report) -> None:
+    arrays = folder / "arrays"
+    if "codec" in wanted:
+        codec = first_phase(plan, arrays, folder / "first", device, report)
+        second_phase(plan, codec, arrays, folder / "second", device, report)
+    if "latents" in wanted:
+        codec = new_codec(plan.codec)
+        fill(codec, folder / "second" / "checkpoint.pt")
+        latents.build(arrays, codec.to(device).eval(), report, bf16=plan.second.bf16)
+    if "denoiser" in wanted:
+        denoiser_stage(plan, _scaled_codec(plan, arrays), arrays, folder / "denoiser", device, report)
+    if "pack" in wanted:
+        denoiser = Denoiser(plan.uvit, plan.prompts)
+        fill(denoiser, folder / "denoiser" / "checkpoint.pt")
+        metadata = {
+            "licence": "unknown: of a local run",
+            "commercial_use": "unknown",
+            "recipe": f"anyform train wala, seed {plan.denoiser.seed}",
+            "samples": f"{load_state(folder / 'denoiser' / 'checkpoint.pt').step} denoiser steps",
+        }
+        index = arrays / "retrieval.safetensors"
+        trained.write(folder / "model", _scaled_codec(plan, arrays), denoiser, index, metadata)
+
+
+def _scaled_codec(plan: TrainingPlan, arrays: Path) -> ShapeCodec:
+    """The codec with its latents' scale, as `latents.build` left it."""
+    path = arrays / "codec.safetensors"
+    if not path.is_file():
+        raise BadInput("the latents are missing: run the stages before first (--stage latents)")
+    codec = new_codec(plan.codec)
+    codec.load_state_dict(load_file(path))
+    return codec.eval()
+
+
+def _shards(data: Path, folder: Path, plan: TrainingPlan, workers: int, report: Report, begin: Any) -> Path:
+    """The prepared folder that `data` is, or the one that is made of it inside the run."""
+    if (data / "manifest.json").is_file():
+        manifest = json.loads((data / "manifest.json").read_text(encoding="utf-8"))
+        if manifest.get("size") != plan.codec.size:
+            raise BadInput(
+                f"the shards have grids of {manifest.get('size')}³ and the preset needs {plan.codec.size}³:"
+                f" prepare them with --size {plan.codec.size}"
+            )
+        begin()
+        return data
+    begin()
+    prepare(data, folder / "shards", size=plan.codec.size, workers=0 if workers == 1 else workers, report=report)
+    return folder / "shards"
+
+
+def _begin(folder: Path, plan: TrainingPlan, arguments: argparse.Namespace) -> None:
+    """Write what is trained, or check that the run in `folder` trains the same."""
+    path = folder / "run.json"
+    wanted = {"preset": arguments.preset, "plan": trained.describe(plan)}
+    if not path.is_file():
+        if folder.exists() and any(folder.iterdir()):
+            raise BadInput(f"{folder.name} is not empty and holds no run: choose another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, wanted)
+        return
+    if not arguments.resume:
+        raise BadInput(f"{folder.name} holds a run already: add --resume to go on with it, or choose another --out")
+    before = json.loads(path.read_text(encoding="utf-8"))
+    if before["preset"] != arguments.preset:
+        raise BadInput(f"{folder.name} was begun with preset {before['preset']}, not {arguments.preset}")
+    old, new = flatten(before["plan"]), flatten(wanted["plan"])
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key) and key.rpartition(".")[2] not in _FREE:
+            raise BadInput(f"{folder.name} was begun with {key}={old.get(key)}, not {new.get(key)}: choose another --out")
+
+
+def _record(folder: Path, objects: int) -> dict[str, Any]:
+    """What there is now."""
+    record: dict[str, Any] = {"objects": objects}
+    for phase in PHASES:
+        result = folder / phase / "result.json"
+        if result.is_file():
+            record[phase] = json.loads(result.read_text(encoding="utf-8"))
+    logs = [str(path) for path in (folder / phase / "log.jsonl" for phase in PHASES) if path.is_file()]
+    model = folder / "model"
+    return {**record, "logs": logs, "model": str(model) if trained.is_trained(model) else None}
