@@ -13,9 +13,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 
+from anyform.systems.wala.trained import packed
 from anyform.training.loop import load_state
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "src" / "anyform" / "embedded"
@@ -32,22 +32,19 @@ def main() -> None:
     decoder = load_state(args.codec).average
     codec.update({key: decoder[key] for key in decoder if key.startswith(("vqvae.decoder.", "refine."))})
     state = load_state(args.denoiser)
-    tensors = {f"codec.{key}": value for key, value in codec.items()}
-    tensors |= {f"denoiser.{key}": value for key, value in state.average.items()}
     revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     metadata = {
         "licence": "Apache-2.0",
         "commercial_use": "yes",
         "data": "2,483 training objects of the open corpus (CC0-1.0, CC-BY-3.0); see ATTRIBUTION.md",
-        "recipe": "runs/embedded_codec.py, runs/embedded_latents.py, runs/embedded_denoiser.py, seed 0",
+        "recipe": "runs/embedded_wala.sh, seed 0",
         "revision": revision.stdout.strip(),
         "samples": f"{state.step} denoiser steps of 32",
     }
     if args.measured:
-        metadata |= {key: str(value) for key, value in json.loads(args.measured.read_text(encoding="utf-8"))["headline"].items()}
-    kept = ("codec.mean", "codec.spread", "codec.latent_", "codec.vqvae.codebook")  # small, and quantisation hangs on them
-    packed = {key: value.contiguous() if key.startswith(kept) else value.to(torch.float16).contiguous() for key, value in tensors.items()}
-    save_file(packed, EMBEDDED / "wala.safetensors", metadata)
+        headline = json.loads(args.measured.read_text(encoding="utf-8"))["headline"]
+        metadata |= {key: str(value) for key, value in headline.items()}
+    save_file(packed(codec, state.average), EMBEDDED / "wala.safetensors", metadata)
     shutil.copyfile(args.train / "retrieval.safetensors", EMBEDDED / "retrieval.safetensors")
     for name in ("wala", "retrieval"):
         print(name, (EMBEDDED / f"{name}.safetensors").stat().st_size // 1000, "kB")

@@ -6,7 +6,7 @@
 | `points_field.npy` … `text.npy` | see `training_denoiser.Arrays` |
 | `key.npy` | (O, 12, 320) uint8: `retrieval.picture_key` of the ring's views |
 | `color.npy` | (O, 16, 16, 16, 3) uint8: `paint.splat` of the coloured surface points |
-| `catalog.json` | rows with id, caption, split, group, license, author, name, source, mean_rgb; appears when all is whole |
+| `catalog.json` | rows: id, caption, split, group, license, author, name, source, mean_rgb …; written last |
 
 Every value hangs on its object alone, so a run that was killed goes on after its last whole shard and ends with the
 same bytes. One object is in memory at a time.
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -186,7 +185,7 @@ def write_json(path: Path, value: Any) -> None:
     """Whole or not at all."""
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _array(path: Path, shape: tuple[int, ...], kind: type[np.generic]) -> NDArray[Any]:
@@ -194,12 +193,12 @@ def _array(path: Path, shape: tuple[int, ...], kind: type[np.generic]) -> NDArra
     if path.is_file():
         array = np.load(path, mmap_mode="r+")
         if array.shape != shape or array.dtype != kind:
-            raise BadInput(f"{path.name} is of shape {array.shape}, not {shape}: remove {path.parent.name} and begin anew")
+            raise BadInput(f"{path.name} is of shape {array.shape}, not {shape}: choose another --out")
         return array
     # the header may be on disk and the rest not when a kill comes now, so the name appears only when it is whole
     partial = path.with_name(f"{path.name}.partial")
     np.lib.format.open_memmap(partial, "w+", kind, shape).flush()
-    os.replace(partial, path)
+    partial.replace(path)
     return np.load(path, mmap_mode="r+")
 
 

@@ -7,7 +7,6 @@ codec.safetensors with the latents' scale, and retrieval.safetensors (`retrieval
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,11 +47,11 @@ def build(arrays: Path, codec: ShapeCodec, report: Report, *, bf16: bool) -> Sha
     np.save(arrays / "near_text.npy", near_text)
     np.save(arrays / "near_view.npy", near_view)
     write_index(rows, codes, text, keys, np.load(arrays / "color.npy", mmap_mode="r"), arrays / "retrieval.safetensors")
-    os.replace(raw, arrays / "latent.npy")
+    raw.replace(arrays / "latent.npy")
     # last: its presence says that the rest is whole
     partial = arrays / "codec.safetensors.partial"
     save_file({key: value.contiguous() for key, value in codec.state_dict().items()}, partial)
-    os.replace(partial, arrays / "codec.safetensors")
+    partial.replace(arrays / "codec.safetensors")
     return codec
 
 
@@ -70,7 +69,7 @@ def is_built(arrays: Path, codec: ShapeCodec) -> bool:
 def encode(
     codec: ShapeCodec, fields: NDArray[np.int8], out: Path, report: Report, *, bf16: bool
 ) -> NDArray[np.uint16]:
-    """(O, N, N, N) int8 -> latents (O, 4 turns, C, g, g, g) float16 in the file `out`; returns the first turn's codes."""
+    """(O, N, N, N) int8 -> latents (O, 4 turns, C, g, g, g) float16 in the file `out`, and the codes of the first turn."""
     config, device = codec.config.vqvae, next(codec.parameters()).device
     shape = (len(fields), 4, config.latent_channels, *(config.latent_size,) * 3)
     latents = np.lib.format.open_memmap(out, "w+", np.float16, shape)
@@ -157,11 +156,11 @@ def write_index(
         "colours": torch.frombuffer(bytearray(b"".join(blobs)), dtype=torch.uint8),
         "offsets": torch.from_numpy(np.cumsum([0, *map(len, blobs)])),
     }
-    credits = [[rows[i][key] for key in ("id", "caption", "name", "author", "license")] for i in chosen]
+    owners = [[rows[i][key] for key in ("id", "caption", "name", "author", "license")] for i in chosen]
     free = all(rows[i]["license"] == "CC0-1.0" for i in chosen)
     what = f"{len(chosen)} CC0 training objects of the open corpus" if free else f"{len(chosen)} training objects"
     metadata = {
-        "credits": json.dumps(credits, ensure_ascii=False),
+        "credits": json.dumps(owners, ensure_ascii=False),
         "licence": "CC0-1.0" if free else "unknown: of a local run",
         "commercial_use": "yes" if free else "unknown",
         "data": f"{what}: codes of their latents, caption vectors, view keys, colours",

@@ -1,4 +1,4 @@
-"""Weights -> a `Wala`: the embedded files of the package, or a released checkpoint."""
+"""Weights -> a `Wala`: the embedded files of the package, the folder of a run, or a released checkpoint."""
 
 from __future__ import annotations
 
@@ -13,40 +13,48 @@ from anyform import device as devices
 from anyform.diffusion.schedule import cosine
 from anyform.errors import WeightsError
 from anyform.geometry.asset import WeightsRecord
-from anyform.systems.wala import checkpoint
+from anyform.systems.wala import checkpoint, trained
 from anyform.systems.wala.codec import CodecConfig, ShapeCodec
-from anyform.systems.wala.codec import embedded as embedded_codec
 from anyform.systems.wala.conditioning import EmbeddedConditions
-from anyform.systems.wala.conditions import PromptEncoderConfig
 from anyform.systems.wala.conditions_released import ReleasedConditionConfig
 from anyform.systems.wala.config import WalaSettings
 from anyform.systems.wala.denoiser import UVitDenoiser
 from anyform.systems.wala.lifting import turn
 from anyform.systems.wala.retrieval import Index
 from anyform.systems.wala.system import EmbeddedWala, Wala
-from anyform.systems.wala.training_denoiser import Denoiser, embedded_uvit
+from anyform.systems.wala.training_denoiser import Denoiser
 from anyform.types.prompt import Image, Points, Prompt, Sketch, Views, Voxels
-from anyform.weights import RELEASED, embedded_file, embedded_index, read_safetensors, resolve, sha256
+from anyform.weights import RELEASED, embedded_file, embedded_index, resolve, sha256
 
 
 @lru_cache(maxsize=1)
 def _embedded_parts() -> tuple[ShapeCodec, Denoiser, Index]:
     """The shipped networks, read once a process."""
-    tensors, _ = read_safetensors(embedded_file("wala"))
-    codec, denoiser = ShapeCodec(embedded_codec()), Denoiser(embedded_uvit(PromptEncoderConfig()), PromptEncoderConfig())
-    for name, module in (("codec", codec), ("denoiser", denoiser)):
-        part = {key.removeprefix(f"{name}."): value.float() for key, value in tensors.items() if key.startswith(f"{name}.")}
-        try:
-            module.load_state_dict(part)
-        except RuntimeError as error:
-            raise WeightsError("embedded/wala.safetensors does not fit this version: install anyform again") from error
-        module.eval().requires_grad_(False)
-    return codec, denoiser, Index.load()
+    return *trained.read_embedded(embedded_file("wala")), Index.load()
 
 
 def embedded(settings: WalaSettings) -> EmbeddedWala:
     """The model that comes with the package, on the CPU."""
-    codec, denoiser, index = _embedded_parts()
+    records = tuple(_record(name) for name in ("wala", "retrieval", "text", "paint"))
+    return _assemble(*_embedded_parts(), settings, records)
+
+
+def of_run(folder: Path, settings: WalaSettings) -> EmbeddedWala:
+    """A model trained here (`trained.write`), on the CPU; text and colours are read by what the package ships."""
+    record = WeightsRecord(
+        id=f"{folder.name}/{trained.WEIGHTS}",
+        sha256=sha256(folder / trained.WEIGHTS),
+        licence="unknown: a local run",
+        commercial_use="unknown",
+    )
+    records = (record, *(_record(name) for name in ("text", "paint")))
+    return _assemble(*trained.read(folder), Index.load(folder / trained.INDEX), settings, records)
+
+
+def _assemble(
+    codec: ShapeCodec, denoiser: Denoiser, index: Index, settings: WalaSettings, records: tuple[WeightsRecord, ...]
+) -> EmbeddedWala:
+    """The networks, with retrieval and reading of prompts around them."""
 
     def latent_of(codes: Tensor, quarters: int) -> Tensor:
         latent = codec.vqvae.codebook.lookup(codes, codec.config.vqvae.latent_size)
@@ -56,7 +64,6 @@ def embedded(settings: WalaSettings) -> EmbeddedWala:
         return codec.standardise(latent)
 
     conditions = EmbeddedConditions(denoiser.prompts, index, latent_of)
-    records = tuple(_record(name) for name in ("wala", "retrieval", "text", "paint"))
     return EmbeddedWala(
         codec, UVitDenoiser(denoiser.uvit, cosine(1000)), conditions, settings, records, EmbeddedConditions.accepts
     )

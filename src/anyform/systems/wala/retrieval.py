@@ -12,6 +12,7 @@ import json
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,9 +54,9 @@ class Index:
         self.arrays, self.credits = arrays, credits
 
     @classmethod
-    def load(cls) -> Index:
-        """Read the index that comes with the package (`embedded/retrieval.safetensors`)."""
-        tensors, metadata = read_safetensors(embedded_file("retrieval"))
+    def load(cls, path: Path | None = None) -> Index:
+        """Read an index; None = the one that comes with the package (`embedded/retrieval.safetensors`)."""
+        tensors, metadata = read_safetensors(path or embedded_file("retrieval"))
         credits = [Credit(*row) for row in json.loads(metadata["credits"])]
         return cls({name: tensor.numpy() for name, tensor in tensors.items()}, credits)
 

@@ -78,7 +78,8 @@ def denoiser_stage(
     model = Denoiser(plan.uvit, plan.prompts).to(device)
     maker = FeatureMaker(Arrays.open(arrays), plan.prompts, plan.batch)
     objects = validation_rows(arrays, plan.validation)
-    score = partial(score_denoiser, codec=codec.to(device).eval(), maker=maker, objects=objects, bf16=plan.denoiser.bf16)
+    codec, bf16 = codec.to(device).eval(), plan.denoiser.bf16
+    score = partial(score_denoiser, codec=codec, maker=maker, objects=objects, bf16=bf16)
     make_loss = partial(DenoiserLoss, arrays, _train_rows(arrays), plan.prompts, plan.batch)
     return _phase(model, make_loss, plan.denoiser, folder, report, score)
 
@@ -105,7 +106,8 @@ def fill(model: nn.Module, checkpoint: Path) -> None:
     try:
         model.load_state_dict(load_state(checkpoint).average)
     except RuntimeError as error:
-        raise BadInput(f"checkpoint.pt in {checkpoint.parent.name} is of another network: choose another --out") from error
+        name = checkpoint.parent.name
+        raise BadInput(f"checkpoint.pt in {name} is of another network: choose another --out") from error
 
 
 def new_codec(config: CodecConfig) -> ShapeCodec:

@@ -260,16 +260,18 @@ def shortened(timesteps: list[int], variation: float) -> list[int]:
 
 
 def load(weights: str | Path | None = None, device: str = "auto", settings: WalaSettings | None = None) -> Wala:
-    """WaLa with embedded weights (None) or a released checkpoint (hub id, folder or file).
+    """WaLa with embedded weights (None), a folder that `anyform train wala` wrote, or a released checkpoint.
 
     Raises WeightsError where the weights are missing, damaged or of another model, LicenceNotAccepted where a released
     licence was not accepted, DeviceUnavailable for a device that is not there.
     """
-    from anyform.systems.wala import loading
+    from anyform.systems.wala import loading, trained
 
     settings = settings or WalaSettings()
     if weights is None:
         return loading.embedded(settings)
+    if trained.is_trained(Path(weights)):
+        return loading.of_run(Path(weights), settings)
     if settings.from_scratch:
         raise BadInput("--from-scratch concerns the embedded model: released checkpoints always start from noise")
     return loading.released(weights, device, settings)

@@ -17,11 +17,12 @@ from safetensors.torch import load_file
 
 from anyform import device as devices
 from anyform.configuration import flatten
+from anyform.data.corpus import open_collection
 from anyform.data.prepare import prepare
 from anyform.errors import BadInput
 from anyform.systems.wala import latents, trained
 from anyform.systems.wala.codec import ShapeCodec
-from anyform.systems.wala.gather import gather, write_json
+from anyform.systems.wala.gather import gather, read_manifest, write_json
 from anyform.systems.wala.stages import denoiser_stage, fill, first_phase, new_codec, second_phase
 from anyform.systems.wala.training_denoiser import Denoiser
 from anyform.systems.wala.training_plan import PHASES, PLANS, TrainingPlan, changed
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=tuple(PLANS), default="embedded", help="what to train (default embedded)")
     parser.add_argument("--stage", choices=("all", *STAGES), default="all", help="only this part (default all)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", help="any setting: steps=100, first.learning_rate=1e-3"
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="any setting, as steps=9 or first.clip=0.5"
     )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes; more than 1 is not repeatable")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps (default cpu)")
@@ -60,7 +61,9 @@ def run(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
         config = replace(config, workers=arguments.workers, bf16=config.bf16 and chosen.autocast is not None)
         plan = replace(plan, **{phase: config})
     folder = arguments.out
-    shards = _shards(arguments.data, folder, plan, arguments.workers, report, begin=lambda: _begin(folder, plan, arguments))
+    _check_data(arguments.data, plan)
+    _begin(folder, plan, arguments)
+    shards = _shards(arguments.data, folder, plan, arguments.workers, report)
     arrays = folder / "arrays"
     rows = gather(shards, arrays, report, conditions=plan.loss == "surface")
     wanted = STAGES if arguments.stage == "all" else (arguments.stage,)
@@ -106,18 +109,28 @@ def _scaled_codec(plan: TrainingPlan, arrays: Path) -> ShapeCodec:
     return codec.eval()
 
 
-def _shards(data: Path, folder: Path, plan: TrainingPlan, workers: int, report: Report, begin: Any) -> Path:
+def _check_data(data: Path, plan: TrainingPlan) -> None:
+    """Raises BadInput for what cannot be trained on, before the run's folder is made."""
+    if not is_prepared(data):
+        open_collection(data)
+        return
+    size = read_manifest(data)[0]["size"]
+    if size != plan.codec.size:
+        raise BadInput(
+            f"the shards have grids of {size}³ and the preset needs {plan.codec.size}³:"
+            f" prepare them with --size {plan.codec.size}"
+        )
+
+
+def is_prepared(data: Path) -> bool:
+    """Whether `data` is what `anyform data prepare` writes, finished or not."""
+    return any((data / name).is_file() for name in ("manifest.json", "plan.json"))
+
+
+def _shards(data: Path, folder: Path, plan: TrainingPlan, workers: int, report: Report) -> Path:
     """The prepared folder that `data` is, or the one that is made of it inside the run."""
-    if (data / "manifest.json").is_file():
-        manifest = json.loads((data / "manifest.json").read_text(encoding="utf-8"))
-        if manifest.get("size") != plan.codec.size:
-            raise BadInput(
-                f"the shards have grids of {manifest.get('size')}³ and the preset needs {plan.codec.size}³:"
-                f" prepare them with --size {plan.codec.size}"
-            )
-        begin()
+    if is_prepared(data):
         return data
-    begin()
     prepare(data, folder / "shards", size=plan.codec.size, workers=0 if workers == 1 else workers, report=report)
     return folder / "shards"
 
@@ -140,7 +153,7 @@ def _begin(folder: Path, plan: TrainingPlan, arguments: argparse.Namespace) -> N
     old, new = flatten(before["plan"]), flatten(wanted["plan"])
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key) and key.rpartition(".")[2] not in _FREE:
-            raise BadInput(f"{folder.name} was begun with {key}={old.get(key)}, not {new.get(key)}: choose another --out")
+            raise BadInput(f"{folder.name} was begun with {key}={old.get(key)}, not {new.get(key)}: use another --out")
 
 
 def _record(folder: Path, objects: int) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Weights are float16 but for what is small and decides which code a latent snaps 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -47,17 +46,20 @@ def write(folder: Path, codec: ShapeCodec, denoiser: Denoiser, index: Path, meta
     (folder / CONFIG).unlink(missing_ok=True)
     partial = folder / f"{WEIGHTS}.partial"
     save_file(packed(codec.cpu().state_dict(), denoiser.cpu().state_dict()), partial, dict(metadata))
-    os.replace(partial, folder / WEIGHTS)
+    partial.replace(folder / WEIGHTS)
     copy = folder / f"{INDEX}.partial"
     shutil.copyfile(index, copy)
-    os.replace(copy, folder / INDEX)
+    copy.replace(folder / INDEX)
     parts = {"codec": codec.config, "prompts": denoiser.prompts.config, "uvit": denoiser.uvit.config}
     write_json(folder / CONFIG, {"format": _FORMAT, **{name: asdict(part) for name, part in parts.items()}})
 
 
 def is_trained(path: Path) -> bool:
     """Whether `path` is a folder that `write` made."""
-    return path.is_dir() and all((path / name).is_file() for name in (WEIGHTS, INDEX, CONFIG))
+    try:
+        return all((path / name).is_file() for name in (WEIGHTS, INDEX, CONFIG))
+    except OSError:  # a name that no file can have; `weights.resolve` says so in a sentence
+        return False
 
 
 def read(folder: Path) -> tuple[ShapeCodec, Denoiser]:
