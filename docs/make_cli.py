@@ -45,10 +45,15 @@ def option(action: argparse.Action) -> str:
     return ", ".join(action.option_strings) + ("" if action.nargs == 0 else f" {value}")
 
 
+def cell(text: str) -> str:
+    """Text inside a table."""
+    return text.replace("|", "\\|")
+
+
 def section(parser: argparse.ArgumentParser) -> str:
     """One verb: its sentence and a table of what it takes."""
     rows = [
-        f"| `{option(action).replace('|', r'\|')}` | {(action.help or '').replace('|', r'\|')} |\n"
+        f"| `{cell(option(action))}` | {cell(action.help or '')} |\n"
         for action in parser._actions
         if not isinstance(action, argparse._HelpAction | argparse._SubParsersAction)
     ]

@@ -14,7 +14,9 @@ LINE = re.compile(r"^\s*Implements: (.+)$", re.MULTILINE)
 DIFFERS = re.compile(r"^\s*Differs: (.+?)(?=\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
 # numbered equations of the papers, and named passages of the WaLa supplement or paper, which numbers none
 TAG = re.compile(
-    r"(?:XBind|TuneMV3D|TuneMV3D-supp) Eq\. \d+|WaLa-supp (?:[A-F](?:\.\d)?|table \d) [a-z][\w -]*|WaLa §[\d.]+ [a-z][\w -]*"
+    r"(?:XBind|TuneMV3D|TuneMV3D-supp) Eq\. \d+"
+    r"|WaLa-supp (?:[A-F](?:\.\d)?|table \d) [a-z][\w -]*"
+    r"|WaLa §[\d.]+ [a-z][\w -]*"
 )
 NUMBER = re.compile(r"(\d+)")
 HEAD = """# Where each equation lives
