@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from anyform.systems.wala.stages import catalogue, new_codec, score_denoiser
-from anyform.systems.wala.training_denoiser import Arrays, Denoiser, DenoiserLoss, FeatureMaker
+from anyform.systems.wala.training_denoiser import Denoiser, DenoiserLoss
 from anyform.systems.wala.training_plan import embedded_plan
 from anyform.training.loop import fit, load_state
 from anyform.types.progress import Progress
@@ -53,15 +53,15 @@ def main() -> None:
     print("parameters", sum(p.numel() for p in model.parameters()), flush=True)
     if args.start:
         model.load_state_dict(load_state(args.start).average)
-    maker = FeatureMaker(Arrays.open(args.train), plan.prompts, plan.batch)
     config = replace(
         plan.denoiser, steps=args.steps, learning_rate=args.rate, workers=args.workers, decay_part=args.decay_part,
         evaluate_every=args.evaluate_every,
     )  # fmt: skip
-    evaluate = partial(score, codec=codec, maker=maker, objects=np.flatnonzero(split == "val")[::3])
+    validation = np.flatnonzero(split == "val")
+    evaluate = partial(score, codec=codec, arrays=args.train, recipe=plan.batch, objects=validation[::3])
     make_loss = partial(DenoiserLoss, args.train, np.flatnonzero(split == "train"), plan.prompts, plan.batch)
     average = fit(model, make_loss, config, args.out, show, evaluate)
-    print("final", score(average, codec=codec, maker=maker, objects=np.flatnonzero(split == "val")))
+    print("final", evaluate(average, objects=validation))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -27,12 +28,21 @@ from anyform.types.progress import Progress, silent
 MESHES = ("mug", "table", "wardrobe")
 ARRAYS = ("field", "points_field", "depth_field", "hull_field", "framed", "sketch", "outline", "key", "text", "color")
 
+# Prints its progress; with KILL_IN=<phase> it kills itself between that phase's second and third checkpoint.
 SCRIPT = """
-import argparse, sys
+import argparse, os, signal
 from anyform.systems.wala import train
 parser = argparse.ArgumentParser()
 train.add_arguments(parser)
-train.run(parser.parse_args(), lambda p: print(p.stage, p.step, p.message.split()[:1], flush=True))
+arguments = parser.parse_args()
+
+def report(progress):
+    print(progress.stage, progress.step, progress.message.split()[:1], flush=True)
+    phase = arguments.out / os.environ.get("KILL_IN", "none")
+    if progress.stage == "train" and progress.step == 6 and (phase / "log.jsonl").is_file():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train.run(arguments, report)
 """
 
 
@@ -47,48 +57,31 @@ def shards(fixtures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "shards"
 
 
-def start(shards: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    """The smoke run as a process whose progress can be read."""
+def smoke_run(shards: Path, out: Path, *more: str, kill_in: str = "none") -> tuple[int, list[str]]:
+    """The smoke run in a process of its own: exit code and the lines it printed."""
     command = [sys.executable, "-c", SCRIPT, str(shards), "--out", str(out), "--preset", "smoke", *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def finished(shards: Path, out: Path, *more: str) -> list[str]:
-    """The smoke run to its end; the lines it printed."""
-    process = start(shards, out, *more)
-    lines = process.communicate()[0].splitlines()
-    assert process.returncode == 0
-    return lines
+    environment = {**os.environ, "KILL_IN": kill_in}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=False)
+    return done.returncode, done.stdout.splitlines()
 
 
 @pytest.fixture(scope="module")
 def whole(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that nothing disturbed."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    finished(shards, out)
+    assert smoke_run(shards, out)[0] == 0
     return out
-
-
-def kill_in(shards: Path, out: Path, phase: str, *more: str) -> None:
-    """SIGKILL after some steps of a phase: behind its first checkpoint, before its end."""
-    process = start(shards, out, *more)
-    assert process.stdout is not None
-    for line in process.stdout:
-        log = out / phase / "log.jsonl"
-        if line.startswith("train 4 ") and log.is_file() and not (out / phase / "result.json").exists():
-            process.send_signal(signal.SIGKILL)
-            break
-    process.stdout.close()
-    assert process.wait() == -signal.SIGKILL
-    assert not (out / phase / "result.json").exists()
 
 
 @pytest.mark.slow
 def test_kill_9_in_both_stages_then_resume_changes_no_bit(shards: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    kill_in(shards, out, "second")
-    kill_in(shards, out, "denoiser", "--resume")
-    finished(shards, out, "--resume")
+    assert smoke_run(shards, out, kill_in="second")[0] == -signal.SIGKILL
+    assert not (out / "second" / "result.json").exists()
+    assert smoke_run(shards, out, "--resume", kill_in="denoiser")[0] == -signal.SIGKILL
+    assert (out / "second" / "result.json").exists() and not (out / "denoiser" / "result.json").exists()
+    code, lines = smoke_run(shards, out, "--resume")
+    assert code == 0 and "train 4 ['resumed']" in lines
     names = [f"model/{name}" for name in (trained.WEIGHTS, trained.INDEX, trained.CONFIG)]
     names += [f"arrays/{name}.npy" for name in (*ARRAYS, "latent", "near_text", "near_view")]
     assert [name for name in names if (out / name).read_bytes() != (whole / name).read_bytes()] == []
@@ -98,8 +91,8 @@ def test_kill_9_in_both_stages_then_resume_changes_no_bit(shards: Path, whole: P
 @pytest.mark.slow
 def test_a_whole_run_is_not_run_again(shards: Path, whole: Path) -> None:
     before = {phase: (whole / phase / "log.jsonl").read_bytes() for phase in PHASES}
-    lines = finished(shards, whole, "--resume")
-    assert [line for line in lines if line.startswith("train")] == []
+    code, lines = smoke_run(shards, whole, "--resume")
+    assert code == 0 and [line for line in lines if line.startswith("train")] == []
     assert sum("'whole'" in line for line in lines) == 3
     assert {phase: (whole / phase / "log.jsonl").read_bytes() for phase in PHASES} == before
 

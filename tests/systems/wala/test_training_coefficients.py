@@ -72,7 +72,7 @@ def test_stored_levels_come_back_as_world_units(fields: Path) -> None:
 @pytest.mark.parametrize("variant", ["rebalanced", "plain", "dense"])
 def test_every_variant_of_the_loss_learns(fields: Path, tmp_path: Path, variant: str) -> None:
     recipe = CoefficientRecipe(batch=2, variant=variant)  # type: ignore[arg-type]
-    config = TrainConfig(steps=12, learning_rate=3e-3, warmup=2, ema_decay=0.5, log_every=12, checkpoint_every=12)
+    config = TrainConfig(steps=40, learning_rate=3e-3, warmup=2, ema_decay=0.5, log_every=40, checkpoint_every=40)
     loss, before = CoefficientLoss(fields, (np.arange(15),), recipe), small_codec()
     codec = small_codec()
     base = [loss(before, np.random.default_rng(9))[1]["base"]]

@@ -33,7 +33,7 @@ from anyform.systems.wala.training_coefficients import (
     network_fields,
     reconstruction_scores,
 )
-from anyform.systems.wala.training_denoiser import Arrays, Denoiser, DenoiserLoss, FeatureMaker
+from anyform.systems.wala.training_denoiser import Arrays, Denoiser, DenoiserLoss, DenoiserRecipe, FeatureMaker
 from anyform.systems.wala.training_plan import TrainingPlan
 from anyform.training.loop import Loss, TrainConfig, fit, load_state
 from anyform.types.progress import Progress, Report
@@ -76,10 +76,9 @@ def denoiser_stage(
     """Stage 2 on the latents of `latents.build`."""
     torch.manual_seed(plan.denoiser.seed)
     model = Denoiser(plan.uvit, plan.prompts).to(device)
-    maker = FeatureMaker(Arrays.open(arrays), plan.prompts, plan.batch)
     objects = validation_rows(arrays, plan.validation)
     codec, bf16 = codec.to(device).eval(), plan.denoiser.bf16
-    score = partial(score_denoiser, codec=codec, maker=maker, objects=objects, bf16=bf16)
+    score = partial(score_denoiser, codec=codec, arrays=arrays, recipe=plan.batch, objects=objects, bf16=bf16)
     make_loss = partial(DenoiserLoss, arrays, _train_rows(arrays), plan.prompts, plan.batch)
     return _phase(model, make_loss, plan.denoiser, folder, report, score)
 
@@ -202,10 +201,14 @@ def sample(model: Denoiser, features: Features, scale: float, seed: int, *, bf16
 
 @torch.inference_mode()
 def score_denoiser(
-    model: nn.Module, codec: ShapeCodec, maker: FeatureMaker, objects: NDArray[np.int64], bf16: bool
+    model: nn.Module, codec: ShapeCodec, arrays: Path, recipe: DenoiserRecipe, objects: NDArray[np.int64], bf16: bool
 ) -> dict[str, float]:
-    """IoU of strict insides by kind of prompt, each object in its own front."""
+    """IoU of strict insides by kind of prompt, each object in its own front.
+
+    arrays: a folder, not arrays, because a worker process would be sent copies of all of them.
+    """
     assert isinstance(model, Denoiser)
+    maker = FeatureMaker(Arrays.open(arrays), model.prompts.config, recipe)
     row, turns = {}, np.zeros(len(objects), np.int64)
     truth = torch.from_numpy(np.asarray(maker.arrays.field[objects]) < 0)
     for kind in maker.recipe.shares:
