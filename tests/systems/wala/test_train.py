@@ -18,7 +18,7 @@ from anyform import cli
 from anyform.data.prepare import prepare
 from anyform.data.shards import TRUNCATION, read_shards
 from anyform.errors import BadInput, BadSetting, WeightsError
-from anyform.systems.wala import latents, trained
+from anyform.systems.wala import latents, train, trained
 from anyform.systems.wala.gather import gather
 from anyform.systems.wala.retrieval import Index, picture_key
 from anyform.systems.wala.stages import fill, new_codec, validation_rows
@@ -242,6 +242,15 @@ def test_bad_input_is_refused_in_a_sentence(
         assert said in refused(capsys, *arguments), said
     assert not (tmp_path / "new").exists()
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["letter.txt"]
+
+
+def test_ctrl_c_says_how_to_go_on(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "gather", stop)
+    assert cli.main(["train", "wala", str(shards), "--out", str(tmp_path / "run"), "--preset", "smoke"]) == 130
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
 
 
 def test_a_stage_before_its_turn_is_refused(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

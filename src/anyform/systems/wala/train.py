@@ -19,7 +19,7 @@ from anyform import device as devices
 from anyform.configuration import flatten
 from anyform.data.corpus import open_collection
 from anyform.data.prepare import prepare
-from anyform.errors import BadInput
+from anyform.errors import BadInput, Interrupted
 from anyform.systems.wala import latents, trained
 from anyform.systems.wala.codec import ShapeCodec
 from anyform.systems.wala.gather import gather, read_manifest, write_json
@@ -49,7 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
-    """Train; the record names the model's folder, the logs, and the last scores."""
+    """Train; the record names the model, the logs and the last scores. Raises Interrupted where the user stops it."""
+    try:
+        return _run(arguments, report)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; the same command with --resume goes on with {arguments.out.name}") from None
+
+
+def _run(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
     if arguments.workers < 1:
         raise BadInput(f"--workers is {arguments.workers}; it must be at least 1")
     chosen = devices.choose(arguments.device)
