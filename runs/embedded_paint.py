@@ -11,7 +11,8 @@ their colours (uint8), `sdf64_p.npz` (ids, sdf int8 = distance in voxels / 4 · 
 Each sample of a batch is one object. With probability .5 its dominant colour is moved to a named one in Lab and its
 caption says so ("a dark red mug"), whatever its reference shows; else the caption is one of the plain ones. The
 reference is absent (.3), the object's own grid (.15), the part of it one side sees (.2: what an image prompt gives), or
-the grid of one of the five nearest captions of another near-duplicate group (.35). The text is absent with .1.
+the grid of one of the five nearest captions of another near-duplicate group (.35). The text is absent with .15; then an
+own reference is recoloured together with the object, so that colours are copied whatever they are.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ MATERIALS = {"golden": (0.83, 0.66, 0.22), "silver": (0.75, 0.75, 0.77), "wooden
 ASKED = ("red", "blue", "green", "yellow", "black", "white", "brown")  # words whose obedience is measured
 TEMPLATES = (*["{a} {c} {n}"] * 3, "{c} {n}", "{n}, {c}", "{a} {n} painted {c}", "the {n} is {c}")
 WEIGHTS = Path(__file__).resolve().parent.parent / "src" / "anyform" / "embedded" / "paint.safetensors"
+ONE_SIDE, OWN, NEIGHBOUR = 0.2, 0.35, 0.7  # cumulative shares of the kinds of reference; the rest has none
 POINTS, BATCH, MEAN = 384, 16, np.array(LAB_MEAN)
 
 
@@ -167,27 +169,30 @@ def recoloured(
 
 def sample(data: Data, index: int, rng: np.random.Generator) -> tuple[NDArray[np.generic], ...]:
     """One training sample: shape, text, reference, points, their Lab; mirrored and turned at random."""
-    pick = rng.choice(4096, POINTS, replace=False)
-    points, lab = data.points[index, pick].astype(np.float32), data.lab[index, pick].astype(np.float32)
-    roll = rng.random()
-    if roll < 0.3:
-        reference = np.zeros((5, 16, 16, 16), np.float32)
-    elif roll < 0.45:
-        reference = data.reference(index)
-    elif roll < 0.65:
-        reference = data.reference(index, data.one_side(index, rng))
-    else:
-        reference = data.reference(int(rng.choice(data.nearest[index])))
+    points, lab = data.points[index].astype(np.float32), data.lab[index].astype(np.float32)
+    silent, kind, names = rng.random() < 0.15, rng.random(), list(data.targets)
+    moved, name = lab, str(rng.choice(names))
     if rng.random() < 0.5:
-        name = str(rng.choice(list(data.targets)))
-        lab = recoloured(lab, data.dominant[index], data.targets[name], rng)
-        text = data.words[data.caption[index], list(data.targets).index(name)]
+        moved = recoloured(lab, data.dominant[index], data.targets[name], rng)
+        text = data.words[data.caption[index], names.index(name)]
     elif rng.random() < 0.25:
-        text = data.words[data.caption[index], list(data.targets).index(data.dominant[index])]
+        text = data.words[data.caption[index], names.index(data.dominant[index])]
     else:
         text = data.text[index, rng.integers(3)]
-    if rng.random() < 0.1:
+    if silent:  # nothing but the reference can tell the colours, so an own reference is recoloured with the target
         text = np.zeros_like(text)
+        if kind >= OWN:
+            moved = lab
+    if kind < OWN:
+        source = moved if silent else lab
+        part = one_side(points, source, rng) if kind < ONE_SIDE else splat(points, lab_to_srgb(source))
+        reference = data.reference(index, part)
+    elif kind < NEIGHBOUR:
+        reference = data.reference(int(rng.choice(data.nearest[index])))
+    else:
+        reference = np.zeros((5, 16, 16, 16), np.float32)
+    pick = rng.choice(4096, POINTS, replace=False)
+    points, lab = points[pick], moved[pick]
     shape = data.shape[index].astype(np.float32) / 127
     cube = shape.reshape(2, 2, 2, 16, 16, 16).transpose(3, 0, 4, 1, 5, 2).reshape(32, 32, 32)
     if rng.random() < 0.5:
