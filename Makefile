@@ -41,7 +41,7 @@ check: .venv/installed-dev ## lint, import contract, house rules and type check
 	$(PY) -m ruff check .
 	.venv/bin/lint-imports --no-cache
 	$(PY) -m pytest tests/house -q --basetemp .cache/pytest-house
-	$(PY) -m pyright
+	$(PY) -m pyright --pythonpath $(PY)
 
 docs: .venv/installed-dev ## write the generated pages again: docs/equations.md and docs/cli.md
 	$(PY) docs/make_equations.py
