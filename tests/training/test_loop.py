@@ -72,7 +72,8 @@ sys.path.insert(0, {tests!r})
 from test_loop import CONFIG, Line, line_model
 from dataclasses import replace
 from anyform.training.loop import fit
-fit(line_model(), Line, replace(CONFIG, steps=4000, log_every=5, checkpoint_every=5), Path(sys.argv[1]), lambda p: print(p.step, flush=True))
+config = replace(CONFIG, steps=4000, log_every=5, checkpoint_every=5)
+fit(line_model(), Line, config, Path(sys.argv[1]), lambda p: print(p.step, flush=True))
 """
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -59,7 +58,7 @@ class TrainConfig:
 
 
 class Loss(Protocol):
-    """`loss(model, rng)` -> (scalar, numbers to log); draws its batch from `rng` and torch's seeded global generator."""
+    """`loss(model, rng)` -> (scalar, numbers to log); draws its batch from `rng` and torch's seeded generator."""
 
     def __call__(self, model: nn.Module, rng: np.random.Generator) -> tuple[Tensor, Mapping[str, float]]: ...
 
@@ -78,7 +77,7 @@ def save_state(path: Path, state: State) -> None:
     """Atomic: a kill leaves the old checkpoint or the new one, never half of one."""
     partial = path.with_suffix(".partial")
     torch.save({name: getattr(state, name) for name in State.__slots__}, partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load_state(path: Path) -> State:

@@ -18,7 +18,9 @@ from anyform.systems.wala.training_codec import (
 )
 from anyform.systems.wala.vqvae import VQVAEConfig
 
-SMALL = VQVAEConfig(packed_size=16, widths=(32, 32), encoder_blocks=(1, 1), decoder_blocks=(1, 1), latent_channels=8, norm_groups=0)
+SMALL = VQVAEConfig(
+    packed_size=16, widths=(32, 32), encoder_blocks=(1, 1), decoder_blocks=(1, 1), latent_channels=8, norm_groups=0
+)
 
 
 def small() -> ShapeCodec:

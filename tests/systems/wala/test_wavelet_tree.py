@@ -27,14 +27,18 @@ BANKS = {"bior6.8": BIOR_6_8, "haar": HAAR}
 def test_filters_are_those_of_pywavelets(name):
     bank, oracle = BANKS[name], pywt.Wavelet(name)
     for mine, theirs in zip(
-        (bank.analysis_low, bank.analysis_high, bank.synthesis_low, bank.synthesis_high), oracle.filter_bank, strict=True
+        (bank.analysis_low, bank.analysis_high, bank.synthesis_low, bank.synthesis_high),
+        oracle.filter_bank,
+        strict=True,
     ):
         np.testing.assert_allclose(mine, theirs, atol=1e-15)
 
 
 @pytest.mark.filterwarnings("ignore:Level value")
 @pytest.mark.parametrize("padding", ["constant", "zero"])
-@pytest.mark.parametrize(("name", "size", "levels"), [("bior6.8", 64, 3), ("bior6.8", 47, 2), ("haar", 32, 2), ("haar", 30, 3)])
+@pytest.mark.parametrize(
+    ("name", "size", "levels"), [("bior6.8", 64, 3), ("bior6.8", 47, 2), ("haar", 32, 2), ("haar", 30, 3)]
+)
 def test_tree_equals_pywavelets_and_comes_back(name, size, levels, padding):
     volume = torch.from_numpy(np.random.default_rng(size).standard_normal((2, size, size, size)))
     tree = decompose(volume, padding, BANKS[name], levels)

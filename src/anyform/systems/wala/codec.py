@@ -89,13 +89,11 @@ class ShapeCodec(nn.Module):
         self.refine = None
         if config.refine_width:
             # on blocks, not voxels: a one-channel convolution at 64³ would cost more than the whole decoder
-            self.refine = nn.Sequential(
-                nn.Conv3d(8, config.refine_width, 3, padding=1),
-                nn.SiLU(),
-                nn.Conv3d(config.refine_width, 8, 3, padding=1),
-            )
-            nn.init.zeros_(self.refine[2].weight)
-            nn.init.zeros_(self.refine[2].bias)  # type: ignore[arg-type]
+            first = nn.Conv3d(8, config.refine_width, 3, padding=1)
+            last = nn.Conv3d(config.refine_width, 8, 3, padding=1)
+            self.refine = nn.Sequential(first, nn.SiLU(), last)
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
 
     def to_network(self, sdf: Tensor) -> Tensor:
         """World-unit distances -> what the transform sees: truncated, and in [-1, 1] if `unit_scale`."""

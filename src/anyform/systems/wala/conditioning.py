@@ -59,7 +59,10 @@ class EmbeddedConditions:
             return Read("voxels", lifted=lifting.from_voxels(prompt.to_resolution(16).occupancy))
         if isinstance(prompt, Views):
             return self._read_views(prompt)
-        raise BadInput(f"WaLa's embedded weights read text, pictures, sketches, points, voxels and views, not {type(prompt).__name__}")
+        raise BadInput(
+            "WaLa's embedded weights read text, pictures, sketches, points, voxels and views, "
+            f"not {type(prompt).__name__}"
+        )
 
     def neighbours(self, read: Read, count: int = 8) -> list[Neighbour]:
         """Retrieved shapes, nearest first; none for prompts that carry geometry themselves."""
@@ -80,8 +83,11 @@ class EmbeddedConditions:
         if read.text is not None:
             values["text"][0], values["has_text"][0] = torch.from_numpy(read.text), True
         if read.framed is not None:
-            rgba = read.framed.astype(np.float32) / 255
-            picture = image_input(rgba) if read.kind == "image" else sketch_input(rgba[..., 0] * (rgba[..., 3] > 0), rgba[..., 3])
+            rgba = read.framed.astype(np.float32) / np.float32(255)
+            if read.kind == "image":
+                picture = image_input(rgba)
+            else:
+                picture = sketch_input(rgba[..., 0] * (rgba[..., 3] > 0), rgba[..., 3])
             values["image"][0], values["has_image"][0] = torch.from_numpy(picture), True
         if read.lifted is not None:
             values["lifted"][0], values["has_lifted"][0] = torch.from_numpy(read.lifted), True

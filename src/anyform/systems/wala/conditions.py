@@ -123,9 +123,7 @@ class PromptEncoder(nn.Module):
         self.lift = nn.Linear(block, config.lift_channels)
 
     def forward(self, features: Features) -> Condition:
-        tokens = torch.cat(
-            [self.kind(features.kind)[:, None], self._text(features), self._picture(features)], 1
-        )
+        tokens = torch.cat([self.kind(features.kind)[:, None], self._text(features), self._picture(features)], 1)
         return Condition(tokens=tokens, grid=self._grid(features))
 
     def _text(self, features: Features) -> Tensor:

@@ -24,7 +24,8 @@ class WalaSettings:
     quality: Quality = "standard"
     num_inference_steps: int | None = None  # 2..1000
     guidance_scale: float | None = None  # 1 = no guidance; None: by kind of prompt
-    variation: float = 0.5  # noise laid over the retrieved shape, 0..1 (embedded text, image, sketch)
+    variation: float = 0.5  # noise laid over the shape that embedded sampling starts from, 0..1 (half of it where the
+    # prompt carries geometry, which then gives the start itself)
     from_scratch: bool = False  # the model alone: no retrieved shape, pure noise
     paint: bool | None = None  # our colours; None = yes for embedded weights, no for released ones
     faces: int | None = None  # triangles at most

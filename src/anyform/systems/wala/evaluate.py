@@ -69,7 +69,7 @@ class EmbeddedSubject:
     def retrieve(self, prompt: Prompt) -> tuple[str, int] | None:
         """First hit of the shipped index."""
         found = self.wala.conditions.neighbours(self.wala.conditions.read(prompt), 1)
-        return (self.wala.conditions.index.credits[found[0].row].id, found[0].turn) if found else None
+        return (self.wala.conditions.index.owners[found[0].row].id, found[0].turn) if found else None
 
     def text_vectors(self, captions: Sequence[str]) -> NDArray[np.float32]:
         """Sentence vectors of the embedded text encoder."""

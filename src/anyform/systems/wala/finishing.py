@@ -17,6 +17,9 @@ from anyform.systems.wala.config import WalaSettings
 from anyform.types.progress import Progress, Report
 
 
+ONE_COLOUR = 2 / 255  # spread below which a texture would hold one colour only: the vertices carry it then
+
+
 @runtime_checkable
 class Colors(Protocol):
     """Anything with a colour for every point of [-1, 1]³."""
@@ -69,7 +72,7 @@ def shape(
 
 
 def _with_fewer_faces(mesh: Mesh, wanted: int) -> tuple[Mesh, tuple[str, ...]]:
-    """At most `wanted` triangles; a rugged surface that cannot be closed with so few gets the least doubling that can."""
+    """At most `wanted` triangles; a rugged surface that so few cannot close gets the least doubling that can."""
     from anyform.geometry.simplify import simplify
 
     target = wanted
@@ -85,8 +88,9 @@ def _with_fewer_faces(mesh: Mesh, wanted: int) -> tuple[Mesh, tuple[str, ...]]:
 
 def coloured(mesh: Mesh, colors: Colors, settings: WalaSettings, report: Report) -> tuple[Mesh, tuple[str, ...]]:
     """Colours on vertices, or baked into a texture of `settings.texture` pixels; and what the user should know."""
-    if settings.texture == 0:
-        return replace(mesh, vertex_color=colors.color_at(mesh.vertices)), ()
+    on_vertices = colors.color_at(mesh.vertices)
+    if settings.texture == 0 or on_vertices.std(0).max() < ONE_COLOUR:
+        return replace(mesh, vertex_color=on_vertices), ()
     from anyform.geometry.baking import bake
     from anyform.geometry.uv import unwrap
 

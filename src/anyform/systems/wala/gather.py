@@ -188,7 +188,7 @@ def write_json(path: Path, value: Any) -> None:
     partial.replace(path)
 
 
-def _array(path: Path, shape: tuple[int, ...], kind: type[np.generic]) -> NDArray[Any]:
+def _array(path: Path, shape: tuple[int, ...], kind: type[np.generic]) -> np.memmap[Any, Any]:
     """A new array on disk, or the one that an interrupted run left there."""
     if path.is_file():
         array = np.load(path, mmap_mode="r+")

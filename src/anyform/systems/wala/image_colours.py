@@ -73,7 +73,7 @@ class BlendedColors:
 
 def project(rgba: NDArray[np.uint8], cameras: Cameras, mesh: Mesh) -> Projection:
     """Pictures (V, H, W, 4) or (H, W, 4) uint8 with straight alpha, taken by `cameras` of their size, onto a mesh."""
-    pictures = np.atleast_1d(rgba).reshape(-1, *rgba.shape[-3:]).astype(np.float32) / 255
+    pictures = np.atleast_1d(rgba).reshape(-1, *rgba.shape[-3:]).astype(np.float32) / np.float32(255)
     pictures[..., 3] = np.stack([_eroded(alpha, max(1, alpha.shape[0] // 96)) for alpha in pictures[..., 3]])
     depth, facing = zip(*(_seen_surface(mesh, cameras, view) for view in range(len(cameras))), strict=True)
     return Projection(pictures, cameras, np.stack(depth), np.stack(facing))
@@ -127,6 +127,27 @@ def fit_view(rgba: NDArray[np.uint8], mesh: Mesh, size: int = 256) -> tuple[NDAr
     where = camera.project(points)[0, :, :2]
     overlap = scores[best] + 0.02 * (1 - np.cos(azimuth[best])) / 2
     return _placed(rgba, where.min(0), where.max(0), size), camera, float(overlap)
+
+
+def draped(rgba: NDArray[np.uint8], mesh: Mesh) -> NDArray[np.uint8]:
+    """A sparse reference grid: the picture's object (H, W, 4) stretched over the mesh's front by their bounding boxes.
+
+    For pictures whose outline fits no view of the mesh: the colours are then those of the picture, roughly in place.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    opaque = rgba[..., 3] > 127
+    rows, columns = np.nonzero(opaque)
+    window = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+    nearest = distance_transform_edt(~opaque[window], return_distances=False, return_indices=True)
+    assert isinstance(nearest, np.ndarray)
+    filled = rgba[window][nearest[0], nearest[1], :3]
+    points = np.concatenate([mesh.vertices, mesh.vertices[mesh.faces].mean(1)])
+    low, high = points.min(0), points.max(0)
+    share = np.clip((points - low) / np.maximum(high - low, 1e-6), 0, 1 - 1e-6)
+    column = (share[:, 0] * filled.shape[1]).astype(np.int64)
+    row = ((1 - 1e-6 - share[:, 1]) * filled.shape[0]).astype(np.int64)
+    return splat(points, filled[row, column] / 255)
 
 
 def _outline(where: NDArray[np.float64]) -> NDArray[np.bool_]:

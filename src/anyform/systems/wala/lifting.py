@@ -4,11 +4,13 @@ Ours, for the embedded family: the field goes through the frozen codec, and the 
 condition, in the space it works in. Measured on this corpus, conditions on the latent grid are learned within minutes
 where attention tokens alone are ignored for hours (specs/embedded.md §6).
 
-Every function returns float32 (N, N, N) in [-1, 1], axes x, y, z, negative inside, at "unit scale": 1 is `REACH` voxels.
-Sample i of an axis sits at -1 + (2i + 1)/N (cell centres).
+Every function returns float32 (N, N, N) in [-1, 1], axes x, y, z, negative inside, at "unit scale": 1 is `REACH`
+voxels. Sample i of an axis sits at -1 + (2i + 1)/N (cell centres).
 """
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ REACH = 4  # voxels of truncation; CodecConfig.truncation · N / 2 of the embedd
 SIZE = 64
 
 Field = NDArray[np.float32]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def squared_distance(inside: NDArray[np.bool_], reach: int = REACH) -> NDArray[np.uint8]:
@@ -46,7 +49,7 @@ def field_of_solid(inside: NDArray[np.bool_]) -> Field:
 
 
 def from_voxels(occupancy: NDArray[np.bool_]) -> Field:
-    """A cubic occupancy (R, R, R) that divides 64, blown up smoothly: the surface is where the interpolant is a half."""
+    """A cubic occupancy (R, R, R) that divides 64, blown up smoothly: the surface is where the interpolant is half."""
     factor = SIZE // occupancy.shape[0]
     padded = np.pad(occupancy, 1).astype(np.float32)
     along = (np.arange(SIZE) + 0.5) / factor + 0.5
@@ -81,16 +84,17 @@ def _closing_radius(points: NDArray[np.floating]) -> float:
     With λ points a unit area the median distance to a neighbour is √(ln 2 / πλ), and the largest empty disc among some
     5,000 voxels of surface has radius about √(ln 5000 / πλ), 3.5 times as much; one more for safety (measured).
     """
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     some = points[:: max(1, len(points) // 1024)]
-    distance = cKDTree(points).query(some, k=2)[0][:, 1]
+    distance = KDTree(points).query(some, k=2)[0][:, 1]
     return float(np.clip(4.5 * np.median(distance) * SIZE / 2, 1.5, REACH))
 
 
 def _reached_from_border(free: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The free cells connected to the border of the grid (by faces)."""
-    labels = ndimage.label(np.pad(free, 1, constant_values=True))[0]
+    labels = np.empty(tuple(side + 2 for side in free.shape), np.int32)
+    ndimage.label(np.pad(free, 1, constant_values=True), output=labels)
     return (labels == labels[0, 0, 0])[1:-1, 1:-1, 1:-1]
 
 
@@ -122,7 +126,7 @@ class Projection:
 
 
 def from_depths(depth: NDArray[np.floating], projection: Projection) -> Field:
-    """Depth maps (V, H, W), inf where nothing is seen: free is what lies in front of a seen surface or on a free ray."""
+    """Depth maps (V, H, W), inf where nothing is seen: free is what lies before a seen surface or on a free ray."""
     free = []
     for view, image in enumerate(depth):
         around = _signed_pixels(np.isfinite(image)).ravel()[projection.pixel[view]] * projection.footprint[view]
@@ -164,7 +168,7 @@ def from_silhouette(mask: NDArray[np.bool_], ratio: float = 0.85) -> Field:
     return np.clip(signed / REACH, -1, 1).astype(np.float32)
 
 
-def turn(volume: NDArray[np.generic], quarters: int) -> NDArray[np.generic]:
+def turn(volume: NDArray[Scalar], quarters: int) -> NDArray[Scalar]:
     """The object turned by −90° · quarters about +y: a camera at azimuth 90° · quarters comes to the front (+z).
 
     The last three axes are x, y, z.

@@ -92,7 +92,7 @@ def released(weights: str | Path, device: str, settings: WalaSettings) -> Wala:
         licence=row.licence if row else "unknown: a local checkpoint",
         commercial_use=row.commercial_use if row else "unknown",
     )
-    denoiser = UVitDenoiser(parts.network.to(chosen.torch_device), cosine(config.num_timesteps))
+    denoiser = UVitDenoiser(parts.network.to(chosen.torch_device()), cosine(config.num_timesteps))
     return Wala(codec, denoiser, parts.conditions, settings, (record,), _accepted(parts.conditions.config))
 
 

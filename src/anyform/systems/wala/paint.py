@@ -57,6 +57,8 @@ class Block(nn.Module):
 class Paint(nn.Module):
     """Shape, text and reference -> a Lab grid at twice the working resolution."""
 
+    coordinates: Tensor
+
     def __init__(self, config: PaintConfig | None = None) -> None:
         super().__init__()
         config = config or PaintConfig()
@@ -135,7 +137,7 @@ def diffused(grid: NDArray[np.uint8]) -> NDArray[np.float64]:
 
     A grid without any surface becomes the corpus mean everywhere.
     """
-    filled = grid.any(-1)
+    filled: NDArray[np.bool_] = np.asarray(grid.any(-1))
     if not filled.any():
         return np.broadcast_to(np.array(LAB_MEAN), grid.shape).copy()
     lab = np.where(filled[..., None], srgb_to_lab(grid / 255), 0.0)

@@ -13,6 +13,7 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,15 +51,15 @@ class Index:
     colours: the objects' 16³ colour grids, each compressed by zlib, one after the other, and offsets (O + 1,).
     """
 
-    def __init__(self, arrays: dict[str, NDArray[np.generic]], credits: list[Credit]) -> None:
-        self.arrays, self.credits = arrays, credits
+    def __init__(self, arrays: dict[str, NDArray[Any]], owners: list[Credit]) -> None:
+        self.arrays, self.owners = arrays, owners
 
     @classmethod
     def load(cls, path: Path | None = None) -> Index:
         """Read an index; None = the one that comes with the package (`embedded/retrieval.safetensors`)."""
         tensors, metadata = read_safetensors(path or embedded_file("retrieval"))
-        credits = [Credit(*row) for row in json.loads(metadata["credits"])]
-        return cls({name: tensor.numpy() for name, tensor in tensors.items()}, credits)
+        owners = [Credit(*row) for row in json.loads(metadata["credits"])]
+        return cls({name: tensor.numpy() for name, tensor in tensors.items()}, owners)
 
     @cached_property
     def _text(self) -> NDArray[np.float32]:

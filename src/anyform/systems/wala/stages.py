@@ -111,7 +111,8 @@ def fill(model: nn.Module, checkpoint: Path) -> None:
 
 def new_codec(config: CodecConfig) -> ShapeCodec:
     """An untrained codec in the memory format that its convolutions are fastest in."""
-    return ShapeCodec(config).to(memory_format=torch.channels_last_3d)
+    # torch documents this call of `to` but its overloads leave it out
+    return ShapeCodec(config).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 def catalogue(arrays: Path) -> list[dict[str, Any]]:

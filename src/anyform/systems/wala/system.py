@@ -30,12 +30,14 @@ from anyform.systems.wala.vqvae import VQVAE
 from anyform.types.progress import Progress, Report, silent
 from anyform.types.prompt import Points, Prompt, Text, Voxels, describe
 
-CITATION = "Sanghi et al., Wavelet Latent Diffusion (WaLa): Billion-Parameter 3D Generative Model with Compact Wavelet Encodings, 2024"
+CITATION = (
+    "Sanghi et al., Wavelet Latent Diffusion (WaLa): Billion-Parameter 3D Generative Model with Compact Wavelet "
+    "Encodings, 2024"
+)
 CANDIDATES = 6  # retrieved shapes that seeds choose among
 SHARPNESS = 40.0  # of that choice: probability ∝ exp(sharpness · cosine)
 
-# Guidance by kind of prompt for the embedded model, fixed on the val split (docs/results.md).
-GUIDANCE = {"text": 2.0, "image": 2.0, "sketch": 2.0, "points": 2.0, "voxels": 2.0, "depth": 2.0, "views": 2.0}
+GUIDANCE = 2.0  # of the embedded model, for every kind of prompt; fixed on val (docs/results.md)
 
 
 @runtime_checkable
@@ -61,7 +63,7 @@ class Wala:
     ) -> None:
         self.codec, self.denoiser, self.conditions = codec, denoiser, conditions
         self.settings, self.weights, self.accepts = settings, weights, accepts
-        self.guidance_scale = 1.5  # what a released model is recommended with; embedded ones go by `GUIDANCE`
+        self.guidance_scale = 1.5  # what a released model is recommended with; the embedded one goes by `GUIDANCE`
 
     @property
     def vqvae(self) -> VQVAE:
@@ -142,9 +144,14 @@ class Wala:
         return self.decode(latent)[0]
 
     def generate(self, prompt: Prompt, *, seed: int, report: Report = silent) -> Asset:
-        """A mesh of the prompt, without colours (WaLa makes shapes); see `EmbeddedWala` for ours."""
+        """A mesh of the prompt; without colours, since WaLa makes shapes, unless `settings.paint` asks for ours."""
         sdf = self.generate_sdf(prompt, seed=seed, report=report)
         mesh, notes = finishing.shape(sdf, self.settings, self.codec.config.first, report)
+        if self.settings.paint:  # only when asked: the colours would be ours, not the released model's
+            from anyform.systems.wala import paint
+
+            mesh, told = finishing.coloured(mesh, paint.paint(sdf), self.settings, report)
+            notes = (*notes, *told, "the colours are anyform's own, not WaLa's")
         return Asset(mesh, self.provenance(prompt, seed, notes=notes))
 
     def provenance(
@@ -189,16 +196,32 @@ class EmbeddedWala(Wala):
     def _sample(self, read: Read, neighbour: Neighbour | None, seed: int, report: Report) -> Tensor:
         settings = self.settings
         condition = self.conditions.encode(self.conditions.features(read, neighbour))
-        scale = GUIDANCE[read.kind] if settings.guidance_scale is None else settings.guidance_scale
+        start, variation = None, 1.0
+        if neighbour is not None:
+            start, variation = self.conditions.latent(neighbour), settings.variation
+        elif read.lifted is not None and not settings.from_scratch:
+            start, variation = self.mean(condition), settings.variation / 2
         return self.sample(
             condition,
             num_inference_steps=settings.steps,
-            guidance_scale=scale,
+            guidance_scale=GUIDANCE if settings.guidance_scale is None else settings.guidance_scale,
             seed=seed,
-            start=None if neighbour is None else self.conditions.latent(neighbour),
-            variation=settings.variation if neighbour is not None else 1.0,
+            start=start,
+            variation=variation,
             report=report,
         )
+
+    @torch.inference_mode()
+    def mean(self, condition: Condition) -> Tensor:
+        """The clean latent expected under the condition alone: one network call on an empty input at the last timestep.
+
+        On prompts that carry geometry it was as near to the truth as any sample (docs/results.md), so sampling begins
+        there with half the variation.
+        """
+        config = self.denoiser.network.config
+        count = len(condition.grid) if condition.grid is not None else 1
+        empty = torch.zeros(count, config.latent_channels, *(config.grid,) * 3)
+        return self.denoiser(empty, self.denoiser.schedule.num_timesteps - 1, condition).x0
 
     def decode(self, latent: Tensor) -> NDArray[np.float32]:
         """Standardised latents -> distances; the codec knows the scale."""
@@ -217,7 +240,7 @@ class EmbeddedWala(Wala):
             mesh, told = finishing.coloured(mesh, colours, self.settings, report)
             notes = (*notes, *told)
         if neighbour is not None:
-            credit = self.conditions.index.credits[neighbour.row]
+            credit = self.conditions.index.owners[neighbour.row]
             share = round(1 - self.settings.variation, 3)
             sources = (Source(credit.title, credit.author, credit.licence, credit.id, share),)
         return Asset(mesh, self.provenance(prompt, seed, sources, notes))
@@ -228,7 +251,7 @@ class EmbeddedWala(Wala):
         nearest = self.conditions.index.near_text(read.text, 1)[0]
         if nearest.similarity >= FAR_TEXT:
             return ()
-        name = self.conditions.index.credits[nearest.row].caption
+        name = self.conditions.index.owners[nearest.row].caption
         return (f"this is far from everything the embedded model knows; nearest: {name}",)
 
     def _colours(
@@ -247,6 +270,7 @@ class EmbeddedWala(Wala):
             size = prompt.occupancy.shape[0]
             reference = paint.splat((cells + 0.5) * 2 / size - 1, prompt.colors[prompt.occupancy] / 255)
         if read.picture is not None:
+            reference = image_colours.draped(read.picture, mesh)
             picture, camera, overlap = image_colours.fit_view(read.picture, mesh)
             if overlap > 0.6:
                 return image_colours.paint_from_images(sdf, picture, camera, mesh, reference)

@@ -23,7 +23,7 @@ Rebalance = Literal["rebalanced", "plain", "dense"]
 
 
 def rich_positions(packed: Tensor, threshold_ratio: float = 1 / 32) -> Tensor:
-    """(B, c, c, c) bool: positions where some coarsest detail exceeds `threshold_ratio` of its band's largest (WaLa-supp B)."""
+    """(B, c, c, c) bool: where some coarsest detail exceeds `threshold_ratio` of its band's largest (WaLa-supp B)."""
     coarse = packed[:, 57:64].abs()
     return (coarse > threshold_ratio * coarse.amax((2, 3, 4), keepdim=True)).any(1)
 
@@ -31,12 +31,12 @@ def rich_positions(packed: Tensor, threshold_ratio: float = 1 / 32) -> Tensor:
 def adaptive_sampled_loss(
     decoded: Tensor, target: Tensor, generator: torch.Generator | None = None, variant: Rebalance = "rebalanced"
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss on packed coefficients (B, 64, c, c, c): low band everywhere, details at rich and at as many random positions.
+    """Loss on packed coefficients (B, 64, c, c, c): low band everywhere, details at rich and as many random positions.
 
     L = L_base + Σ_s stopgrad(L_base / L_s)·L_s for `rebalanced`; without the factor for `plain`; details averaged over
-    all positions and channels for `dense` (the ablation of supplement table 1). Groups s: the coarsest 7 channels and the
-    56 of the next level; sums over channels, divided by the number of rich positions. The rebalanced value is always about
-    3·L_base, so the parts are returned for logging.
+    all positions and channels for `dense` (the ablation of supplement table 1). Groups s: the coarsest 7 channels and
+    the 56 of the next level; sums over channels, divided by the number of rich positions. The rebalanced value is
+    always about 3·L_base, so the parts are returned for logging.
 
     Implements: WaLa-supp B sampled loss
     """
@@ -70,7 +70,7 @@ def _as_many_elsewhere(rich: Tensor, generator: torch.Generator | None) -> Tenso
 
 @dataclass(frozen=True, slots=True)
 class SdfArray:
-    """int8 distance fields on disk: value / 127 is the field in [-1, 1] at unit scale. `rows` are the objects to use."""
+    """int8 distance fields on disk: value / 127 is the field in [-1, 1] at unit scale. `rows`: the objects to use."""
 
     path: Path
     rows: NDArray[np.int64]
@@ -140,13 +140,13 @@ class SurfaceLoss:
 def symmetry(volumes: NDArray[np.int8], rng: np.random.Generator) -> NDArray[np.int8]:
     """One of the 48 symmetries of the cube, the same for the batch (B, n, n, n)."""
     turned = volumes.transpose(0, *(rng.permutation(3) + 1))
-    flips = tuple(axis + 1 for axis in np.flatnonzero(rng.random(3) < 0.5))
+    flips = tuple(int(axis) + 1 for axis in np.flatnonzero(rng.random(3) < 0.5))
     return np.ascontiguousarray(np.flip(turned, flips) if flips else turned)
 
 
 @torch.no_grad()
 def fit_codebook(codec: ShapeCodec, vectors: Tensor, rounds: int, seed: int) -> float:
-    """k-means of latent rows (N, code_width) into the codebook; returns the mean squared error relative to the variance."""
+    """k-means of latent rows (N, code_width) into the codebook; returns the mean squared error over the variance."""
     generator = torch.Generator().manual_seed(seed)
     table = codec.vqvae.codebook.embedding
     codes = vectors[torch.randperm(len(vectors), generator=generator)[: len(table)]].clone()

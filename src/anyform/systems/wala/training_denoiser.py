@@ -33,10 +33,11 @@ from anyform.systems.wala.uvit import UVit, UVitConfig
 class Arrays:
     """The training folder. O objects in catalogue order; int8 fields are 127 times the unit-scale field.
 
-    latent (O, 4 turns, C, g, g, g) float16 standardised; field (O, N, N, N) int8; points_field (O, 2, N, N, N) from 2,500
-    and 800 noisy points; depth_field (O, 3, N, N, N) from 1, 4 and 6 fixed views; hull_field (O, N, N, N) from 4 fixed
-    silhouettes; framed (O, 12, 64, 64, 4) pictures, sketch and outline (O, 12, 64, 64), view v at azimuth about 30°·v;
-    text (O, 4, 384) sentence vectors of four captions; near_text (O, 8) object rows; near_view (O, 4 turns, 8) rows·4 + turn.
+    latent (O, 4 turns, C, g, g, g) float16 standardised; field (O, N, N, N) int8; points_field (O, 2, N, N, N) from
+    2,500 and 800 noisy points; depth_field (O, 3, N, N, N) from 1, 4 and 6 fixed views; hull_field (O, N, N, N) from 4
+    fixed silhouettes; framed (O, 12, 64, 64, 4) pictures, sketch and outline (O, 12, 64, 64), view v at azimuth about
+    30°·v; text (O, 4, 384) sentence vectors of four captions; near_text (O, 8) object rows; near_view (O, 4 turns, 8)
+    rows·4 + turn.
     """
 
     latent: NDArray[np.float16]
@@ -228,7 +229,8 @@ class DenoiserLoss:
     def __call__(self, model: nn.Module, rng: np.random.Generator) -> tuple[Tensor, Mapping[str, float]]:
         assert isinstance(model, Denoiser)
         device = next(model.parameters()).device
-        features, clean = (part.to(device) for part in self.batch(rng))
+        features, clean = self.batch(rng)
+        features, clean = features.to(device), clean.to(device)
         count = len(clean)
         spread = (rng.random() + rng.permutation(count) / count) % 1
         t = torch.from_numpy(np.rint(999 * spread**self.recipe.noise_power)).long().to(device)

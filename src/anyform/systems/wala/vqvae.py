@@ -180,8 +180,8 @@ class Decoder(nn.Module):
 class Codebook(nn.Module):
     """The WaLa codebook: nearest of `codebook_size` codes by squared distance (specs/wala.md §3.3).
 
-    A latent of several `code_width`s is quantised group by group with the same codes (ours, for the embedded family; the
-    released model has one group). `embedding` is (codebook_size, code_width).
+    A latent of several `code_width`s is quantised group by group with the same codes (ours, for the embedded family;
+    the released model has one group). `embedding` is (codebook_size, code_width).
     """
 
     def __init__(self, config: VQVAEConfig) -> None:

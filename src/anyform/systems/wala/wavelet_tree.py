@@ -1,13 +1,15 @@
 """The wavelet tree of WaLa (supplement A; Make-a-Shape): an SDF as one coarse volume and seven detail bands a level.
 
 Conventions, stated once
-- Volumes are (B, N, N, N) with array axes x, y, z (called D, H, W below). Separable transform, edge effects by `padding`.
-- Band b = 1..7 is 4·hi_W + 2·hi_H + 1·hi_D, b = 0 the running low; `details[level]` is (B, 7, s, s, s), coarsest level first.
-- `padding="constant"` repeats the edge voxel (PyWavelets' "constant"), which released WaLa weights expect; "zero" pads zeros.
+- Volumes are (B, N, N, N) with array axes x, y, z (called D, H, W below). Separable transform, edges by `padding`.
+- Band b = 1..7 is 4·hi_W + 2·hi_H + 1·hi_D, b = 0 the running low; `details[level]` is (B, 7, s, s, s), coarsest
+  level first.
+- `padding="constant"` repeats the edge voxel (PyWavelets' "constant"), which released WaLa weights expect; "zero" pads
+  zeros.
 - One analysis level maps length N to O = (N + L − 1) // 2 (L filter taps); one synthesis level maps O to 2·O − L + 2.
 
-Each one-dimensional step is a small dense matrix with the boundary folded in, so a level is three batched matrix products:
-that is several times faster on a CPU than convolutions, and differentiable for free. `analyse_reference` and
+Each one-dimensional step is a small dense matrix with the boundary folded in, so a level is three batched matrix
+products: that is several times faster on a CPU than convolutions, and differentiable for free. `analyse_reference` and
 `synthesise_reference` are the readable twins; PyWavelets is the oracle in the tests.
 """
 
@@ -49,8 +51,8 @@ def _biorthogonal(analysis_low: tuple[float, ...], synthesis_low: tuple[float, .
     return Wavelet(analysis_low, analysis_high, synthesis_low, synthesis_high)
 
 
+# fmt: off
 BIOR_6_8 = _biorthogonal(
-    # fmt: off
     analysis_low=(0.0, 0.0019088317364812906, -0.0019142861290887667, -0.016990639867602342, 0.01193456527972926,
                   0.04973290349094079, -0.07726317316720414, -0.09405920349573646, 0.4207962846098268,
                   0.8259229974584023, 0.4207962846098268, -0.09405920349573646, -0.07726317316720414,
@@ -60,8 +62,8 @@ BIOR_6_8 = _biorthogonal(
                    -0.04036797903033992, 0.41784910915027457, 0.7589077294536541, 0.41784910915027457,
                    -0.04036797903033992, -0.07872200106262882, 0.014467504896790148, 0.014426282505624435, 0.0, 0.0,
                    0.0, 0.0),
-    # fmt: on
 )
+# fmt: on
 HAAR = _biorthogonal((0.5**0.5, 0.5**0.5), (0.5**0.5, 0.5**0.5))
 
 
@@ -88,7 +90,7 @@ def level_sizes(size: int, wavelet: Wavelet = BIOR_6_8, levels: int = 3) -> tupl
 
 @lru_cache(maxsize=64)
 def _analysis_matrix(wavelet: Wavelet, size: int, padding: Padding, dtype: torch.dtype) -> Tensor:
-    """(2·O, N): rows k and O + k are y[k] = Σ_j h[j]·x[2k + 1 − j] for the low and the high filter, boundary folded in."""
+    """(2·O, N): rows k and O + k are y[k] = Σ_j h[j]·x[2k + 1 − j] for low and high filter, boundary folded in."""
     out = (size + wavelet.length - 1) // 2
     matrix = torch.zeros(2 * out, size, dtype=torch.float64)
     for k in range(out):
@@ -119,8 +121,8 @@ def _synthesis_matrix(wavelet: Wavelet, size: int, dtype: torch.dtype) -> Tensor
 
 
 def _on_every_axis(matrix: Tensor, volume: Float[Tensor, "b d h w"]) -> Tensor:
-    """Apply the same (M, N) matrix along the last, the middle and the first volume axis: (B, N, N, N) -> (B, M, M, M)."""
-    batch, depth, height, _ = volume.shape
+    """The same (M, N) matrix along the last, the middle and the first volume axis: (B, N, N, N) -> (B, M, M, M)."""
+    batch, depth, *_ = volume.shape
     along_w = volume @ matrix.T
     along_h = _times(matrix, along_w)
     return _times(matrix, along_h.reshape(batch, depth, -1)).reshape(batch, len(matrix), *along_h.shape[2:])
@@ -199,8 +201,9 @@ def reconstruct(tree: WaveletTree, size: int, wavelet: Wavelet = BIOR_6_8) -> Fl
 def pack(tree: WaveletTree) -> Float[Tensor, "b ch c c c"]:
     """The kept levels as channels on the coarse grid: [C0 | finer levels … | D0], 64 channels for two kept levels.
 
-    Channel 1 + ((dx·7 + b − 1)·2 + dy)·2 + dz of a level twice as fine is band b at (2i + dx, 2j + dy, 2k + dz): the order
-    that released weights depend on (specs/wala.md §2.4). Bands smaller than r·c are padded with zeros on all six faces.
+    Channel 1 + ((dx·7 + b − 1)·2 + dy)·2 + dz of a level twice as fine is band b at (2i + dx, 2j + dy, 2k + dz): the
+    order that released weights depend on (specs/wala.md §2.4). Bands smaller than r·c are padded with zeros on all
+    six faces.
     """
     kept = tree.details[:-1] if tree.finest_is_zero else tree.details
     batch, edge = len(tree.coarse), tree.coarse.shape[-1]
@@ -214,9 +217,7 @@ def pack(tree: WaveletTree) -> Float[Tensor, "b ch c c c"]:
     return torch.cat(parts, 1)
 
 
-def unpack(
-    packed: Float[Tensor, "b ch c c c"], size: int, wavelet: Wavelet = BIOR_6_8, levels: int = 3
-) -> WaveletTree:
+def unpack(packed: Float[Tensor, "b ch c c c"], size: int, wavelet: Wavelet = BIOR_6_8, levels: int = 3) -> WaveletTree:
     """Inverse of `pack` for volumes of edge `size`; levels that were not kept come back as zeros (the finest one)."""
     sizes = level_sizes(size, wavelet, levels)
     batch, channels, edge = packed.shape[:3]
@@ -249,7 +250,9 @@ def analyse_reference(signal: Tensor, wavelet: Wavelet, padding: Padding) -> tup
         return value if inside or padding == "constant" else torch.zeros_like(value)
 
     def filtered(taps: tuple[float, ...]) -> Tensor:
-        return torch.stack([sum(h * sample(2 * k + 1 - j) for j, h in enumerate(taps)) for k in range(outputs)], -1)
+        zero = torch.zeros_like(signal[..., 0])
+        each = [sum((h * sample(2 * k + 1 - j) for j, h in enumerate(taps)), zero) for k in range(outputs)]
+        return torch.stack(each, -1)
 
     return filtered(wavelet.analysis_low), filtered(wavelet.analysis_high)
 
