@@ -16,7 +16,6 @@ from anyform.geometry.smoothing import smooth
 from anyform.systems.wala.config import WalaSettings
 from anyform.types.progress import Progress, Report
 
-
 ONE_COLOUR = 2 / 255  # spread below which a texture would hold one colour only: the vertices carry it then
 
 
