@@ -2,23 +2,20 @@
 
 Everything here is in lattice units: sample (i, j, k) sits at the point (i, j, k). No argument is checked (numba does
 not bound-check); `geometry.sdf` is the door. The readable twin is `sdf.unsigned_distance_reference`.
-
-Parallel launches hold one lock: two Python threads in numba's `workqueue` layer at once would abort the process.
 """
 
 from __future__ import annotations
-
-import threading
 
 import numba
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from anyform.geometry.compiled import LAUNCH
+
 BAND = 3.0  # cells around the surface in which the distance is exact
 UNKNOWN = np.float32(1e30)
 SWEEP_ROUNDS = 2
-LAUNCH = threading.Lock()
 
 # Columns of a packed triangle: corner a, edges ab and ac, their dot products, unit normal (0 if degenerate) and
 # bounding sphere.

@@ -1,0 +1,1 @@
+"""3D representations that render differentiably: what the systems optimise."""
