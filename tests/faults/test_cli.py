@@ -217,12 +217,12 @@ SLEEPER = """
     class Sleeper:
         accepts, settings = (Text,), None
         def generate(self, prompt, *, seed, report):
-            print("ready", flush=True)
-            while True:
-                try:
+            try:
+                print("ready", flush=True)  # inside, or a prompt signal would pass the cleaning by
+                while True:
                     sys.stdin.read(1)
-                finally:
-                    CLEANUP
+            finally:
+                CLEANUP
     entry = api.Entry(load=lambda w, d, s: Sleeper(), settings=lambda q: None, smaller=lambda s: None, accepts=(Text,))
     api.SYSTEMS = {"sleeper": entry}
     import anyform.configuration

@@ -107,7 +107,7 @@ def _work(
     report: Report,
     start_line: Barrier | None,
 ) -> None:
-    """One worker's life: steps until `counter` reaches the total; worker 0 also averages, logs and saves."""
+    """One worker's life: steps until `counter` reaches the total; worker 0 also logs and saves."""
     loss_of = make_loss()
     if start_line is not None:
         torch.set_num_threads(1)
@@ -132,16 +132,16 @@ def _work(
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimiser.step()
         counter[worker] += 1
-        if worker:
-            continue
-        decay = min(config.ema_decay, (1 + own) / (10 + own))
-        with torch.no_grad():
+        total = int(counter.sum())
+        decay = min(config.ema_decay, total / (9 + total))
+        with torch.no_grad():  # by every worker: a slow first one must not leave the average behind
             for mean, value in zip(average.parameters(), model.parameters(), strict=True):
                 mean.lerp_(value, 1 - decay)
             for mean, value in zip(average.buffers(), model.buffers(), strict=True):
                 mean.copy_(value)
+        if worker:
+            continue
         seen.append({"loss": float(loss.detach()), **numbers})
-        total = int(counter.sum())
         if (own + 1) % config.log_every == 0 or total >= config.steps:
             means = {key: round(float(np.mean([row[key] for row in seen if key in row])), 5) for key in seen[-1]}
             seen.clear()

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from anyform.systems.wala.codec import CodecConfig, ShapeCodec, embedded, from_blocks, surface_loss, to_blocks
+from anyform.systems.wala.codec import (
+    CodecConfig,
+    ShapeCodec,
+    embedded,
+    from_blocks,
+    overlap_loss,
+    surface_loss,
+    to_blocks,
+)
 from anyform.systems.wala.training_codec import (
     adaptive_sampled_loss,
     fit_codebook,
@@ -149,3 +157,27 @@ def test_strict_iou_of_a_perfect_reconstruction_is_one():
     codec.vqvae.encode = codec.vqvae.decoder.forward = lambda x: x  # type: ignore[method-assign]
     field = np.clip(np.random.default_rng(0).normal(0, 60, (2, 64, 64, 64)), -127, 127).astype(np.int8) | np.int8(1)
     assert torch.equal(strict_iou(codec, field, quantised=False), torch.ones(2))
+
+
+def test_overlap_loss_is_one_minus_iou_of_hard_fields_and_counts_objects_alike():
+    target = torch.ones(2, 8, 8, 8)
+    target[0, :4], target[1, :1, :1] = -1, -1  # 256 and 8 voxels inside
+    shifted = torch.ones(2, 8, 8, 8)
+    shifted[0, 2:6], shifted[1] = -1, target[1]
+    expected = (1 - (128 + 1) / (384 + 1)) / 2  # a third of the first overlaps (one voxel added), all of the second
+    assert abs(float(overlap_loss(8 * shifted, target)) - expected) < 1e-3
+    assert float(overlap_loss(8 * target, target)) < 1e-3
+    assert float(overlap_loss(torch.ones(1, 4, 4, 4) * 8, torch.ones(1, 4, 4, 4))) < 1e-3  # empty on both sides
+
+
+def test_strided_codec_halves_and_doubles_without_pooling():
+    strided = embedded()
+    codec = ShapeCodec(strided)
+    assert strided.vqvae.strided and codec.vqvae.encoder.down[0].weight.shape == (128, 64, 2, 2, 2)
+    field = torch.linspace(-1, 1, 32**3).reshape(1, 32, 32, 32)  # a crop: a quarter of the latent grid's edge
+    latent = codec.vqvae.encode(codec.pack(field))
+    assert latent.shape == (1, 16, 4, 4, 4)
+    assert codec.unpack(codec.vqvae.decode(latent)).shape == field.shape
+    changed = field.clone()
+    changed[0, 31, 31, 31] += 1  # a voxel's phase within its cell reaches the latent
+    assert not torch.equal(codec.vqvae.encode(codec.pack(changed)), latent)

@@ -61,11 +61,12 @@ def embedded() -> CodecConfig:
         refine_width=32,
         vqvae=VQVAEConfig(
             packed_size=16,
-            widths=(48, 128),
+            widths=(64, 128),
             encoder_blocks=(1, 1),
             decoder_blocks=(2, 2),
             latent_channels=16,
             norm_groups=0,
+            strided=True,  # pooling and interpolation of so few channels lost a tenth of the IoU
         ),
     )
 
@@ -174,3 +175,15 @@ def surface_loss(decoded: Tensor, target: Tensor) -> Tensor:
     near = (target.abs() < 0.99).float() + 0.05
     entropy = F.binary_cross_entropy_with_logits(-8 * decoded, inside, reduction="none")
     return ((decoded - target).abs() * weight).mean() + 0.5 * (entropy * near).mean()
+
+
+def overlap_loss(decoded: Tensor, target: Tensor) -> Tensor:
+    """Ours, for the embedded codec: 1 − soft IoU of the insides, a mean over objects, so that thin ones count as much.
+
+    decoded, target: (B, n, n, n) in [-1, 1] (unit scale), negative inside; one voxel is added to both volumes, so that
+    two empty crops agree.
+    """
+    inside, truth = torch.sigmoid(-8 * decoded).flatten(1), (target < 0).float().flatten(1)
+    both = (inside * truth).sum(1)
+    either = inside.sum(1) + truth.sum(1) - both
+    return (1 - (both + 1) / (either + 1)).mean()

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from anyform.systems.wala.codec import ShapeCodec, surface_loss
+from anyform.systems.wala.codec import ShapeCodec, overlap_loss, surface_loss
 
 Rebalance = Literal["rebalanced", "plain", "dense"]
 
@@ -88,6 +88,7 @@ class SurfaceRecipe:
     crop_batch: int = 32
     whole_batch: int = 6
     whole_share: float = 0.15
+    overlap: float = 0.7  # weight of `overlap_loss`
     latent_noise: float = 0.15  # of the latent's own spread: what quantisation will cost later
     latent_penalty: float = 2e-3  # keeps the latent's scale near one
     quantised: bool = False  # straight-through codes instead of noise; the encoder and the codebook stay as they are
@@ -119,6 +120,9 @@ class SurfaceLoss:
         centre = surface[rng.integers(len(surface))] * 4 if len(surface) else np.full(3, size // 2)
         return np.clip(centre - rng.integers(4, self.recipe.crop - 4, 3), 0, size - self.recipe.crop)
 
+    def _shape(self, decoded: Tensor, target: Tensor) -> Tensor:
+        return surface_loss(decoded, target) + self.recipe.overlap * overlap_loss(decoded, target)
+
     def __call__(self, model: nn.Module, rng: np.random.Generator) -> tuple[Tensor, Mapping[str, float]]:
         assert isinstance(model, ShapeCodec)
         target = self._batch(rng).to(next(model.parameters()).device)
@@ -128,13 +132,12 @@ class SurfaceLoss:
                 latent = model.vqvae.encode(packed).float()
                 passed, _ = model.vqvae.quantise(latent)
             decoded = model.unpack(model.vqvae.decoder(passed).float())
-            loss = surface_loss(decoded, target)
-            return loss, {}
+            return self._shape(decoded, target), {}
         latent = model.vqvae.encode(packed).float()
         noisy = latent + self.recipe.latent_noise * torch.randn_like(latent) * latent.detach().std()
         decoded = model.unpack(model.vqvae.decoder(noisy).float())
         penalty = self.recipe.latent_penalty * latent.square().mean()
-        return surface_loss(decoded, target) + penalty, {"spread": float(latent.detach().std())}
+        return self._shape(decoded, target) + penalty, {"spread": float(latent.detach().std())}
 
 
 def symmetry(volumes: NDArray[np.int8], rng: np.random.Generator) -> NDArray[np.int8]:

@@ -32,6 +32,7 @@ class VQVAEConfig:
     normalised_codes: bool = False  # `normalize_latent = "l2_norm"` of the public arguments
     norm_groups: int = 32  # 0 = no normalisation layers (embedded: crops and whole volumes then see the same network)
     transformer_blocks: tuple[int, int] = (0, 0)  # optional, encoder and decoder; not used as far as known
+    strided: bool = False  # 2³ strided and transposed convolutions between grids, not pooling and interpolation (ours)
 
     @property
     def stage_sizes(self) -> tuple[int, ...]:
@@ -121,9 +122,12 @@ class Encoder(nn.Module):
         super().__init__()
         widths, groups = config.widths, config.norm_groups
         self.stem = nn.Conv3d(config.packed_channels, widths[0], 3, padding=1)
-        self.stages = nn.ModuleList()
+        self.stages, self.down = nn.ModuleList(), nn.ModuleList()
         previous = widths[0]
-        for width, count in zip(widths, config.encoder_blocks, strict=True):
+        for number, (width, count) in enumerate(zip(widths, config.encoder_blocks, strict=True)):
+            if config.strided and number:
+                self.down.append(nn.Conv3d(previous, width, 2, stride=2))
+                previous = width
             inputs = [previous] + [width] * (count - 1)
             self.stages.append(nn.Sequential(*(ResBlock(c, width, groups) for c in inputs)))
             previous = width
@@ -136,7 +140,9 @@ class Encoder(nn.Module):
     def forward(self, packed: Tensor) -> Tensor:
         h = self.stem(packed)
         for number, stage in enumerate(self.stages):
-            if number:  # padded zeros are counted in the average, as in the public code
+            if number and self.down:
+                h = self.down[number - 1](h)
+            elif number:  # padded zeros are counted in the average, as in the public code
                 h = F.avg_pool3d(h, 3, stride=2, padding=1)
             h = stage(h)
         if self.tblocks is not None:
@@ -150,7 +156,7 @@ class Decoder(nn.Module):
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
         widths, groups = config.widths[::-1], config.norm_groups
-        self.sizes = config.stage_sizes
+        self.sizes, self.strided = config.stage_sizes, config.strided
         self.stem = nn.Conv3d(config.latent_channels, widths[0], 3, padding=1)
         self.first = ResBlock(widths[0], widths[0], groups)
         depth = config.transformer_blocks[1]
@@ -159,7 +165,11 @@ class Decoder(nn.Module):
         for width, finer, count in zip(widths, (*widths[1:], widths[-1]), config.decoder_blocks[::-1], strict=True):
             self.stages.append(nn.Sequential(*(ResBlock(width, width, groups) for _ in range(count))))
             # channels change on the coarse grid, before upsampling, where it is eight times cheaper
-            self.narrow.append(nn.Identity() if width == finer else nn.Conv3d(width, finer, 1))
+            last = len(self.narrow) == len(widths) - 1
+            if config.strided and not last:
+                self.narrow.append(nn.ConvTranspose3d(width, finer, 2, stride=2))
+            else:
+                self.narrow.append(nn.Identity() if width == finer else nn.Conv3d(width, finer, 1))
         self.head_norm = group_norm(groups, widths[-1])
         self.head = nn.Conv3d(widths[-1], config.packed_channels, 3, padding=1)
 
@@ -168,7 +178,7 @@ class Decoder(nn.Module):
         if self.tblocks is not None:
             h = self.tblocks(h)
         for number, (stage, narrow) in enumerate(zip(self.stages, self.narrow, strict=True)):
-            if number:
+            if number and not self.strided:
                 h = F.interpolate(h, scale_factor=2, mode="trilinear", align_corners=False)
                 if self.sizes[-number] * 2 > self.sizes[-1 - number] and latent.shape[-1] == self.sizes[-1]:
                     edge = self.sizes[-1 - number]
