@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from anyform.errors import BadInput
-from anyform.training.loop import TrainConfig, fit, load_state
+from anyform.training.loop import TrainConfig, _seed, fit, load_state
 from anyform.types.progress import Progress, silent
 
 CONFIG = TrainConfig(steps=40, learning_rate=0.2, warmup=4, ema_decay=0.9, log_every=10, checkpoint_every=10)
@@ -97,12 +98,45 @@ def test_kill_9_then_resume_equals_an_uninterrupted_run(tmp_path):
     assert torch.equal(resumed.weight, whole.weight)
 
 
-def test_two_workers_share_the_weights(tmp_path):
-    model = line_model()
-    average = fit(model, partial(Line), replace(CONFIG, workers=2, steps=80), tmp_path, silent)
-    for network in (model, average):  # the parent sees what the workers did, whoever was quicker
-        assert isinstance(network, nn.Linear) and abs(float(network.weight.detach()) - 3) < 0.7
-    assert load_state(tmp_path / "checkpoint.pt").step >= 80
+def test_two_workers_step_with_the_mean_of_their_gradients(tmp_path):
+    config = replace(CONFIG, workers=2, steps=40, checkpoint_every=20)
+    model, by_hand = line_model(), line_model()
+    average = fit(model, partial(Line), config, tmp_path, silent)
+    optimiser, loss_of = torch.optim.AdamW(by_hand.parameters(), betas=config.betas, weight_decay=0.0), Line()
+    for step in range(config.steps):
+        optimiser.param_groups[0]["lr"] = config.rate(step)
+        optimiser.zero_grad()
+        for worker in range(2):
+            (loss_of(by_hand, _seed(config, worker, step))[0] / 2).backward()
+        nn.utils.clip_grad_norm_(by_hand.parameters(), config.clip)
+        optimiser.step()
+    assert torch.allclose(model.weight, by_hand.weight, atol=1e-5)  # the parent sees what the workers did
+    assert torch.allclose(model.bias, by_hand.bias, atol=1e-5)
+    assert abs(float(average.weight) - 3) < 0.5
+    assert load_state(tmp_path / "checkpoint.pt").step == 40
+
+
+def test_two_workers_resume_bit_for_bit(tmp_path):
+    config = replace(CONFIG, workers=2, steps=20, decay_part=0.0)
+    whole, parts = line_model(), line_model()
+    fit(whole, partial(Line), config, tmp_path / "whole", silent)
+    fit(line_model(), partial(Line), replace(config, steps=10), tmp_path / "parts", silent)
+    fit(parts, partial(Line), config, tmp_path / "parts", silent)
+    assert torch.equal(whole.weight, parts.weight) and torch.equal(whole.bias, parts.bias)
+
+
+class SecondDies(Line):
+    """Ends its process in the second worker's first step, whose random numbers are known."""
+
+    def __call__(self, model, rng):
+        if copy.deepcopy(rng).random() == _seed(CONFIG, 1, 0).random():
+            os._exit(7)
+        return super().__call__(model, rng)
+
+
+def test_a_worker_that_dies_ends_the_run_with_a_sentence(tmp_path):
+    with pytest.raises(RuntimeError, match=r"a training worker died \(exit codes \[.*7.*\]\)"):
+        fit(line_model(), partial(SecondDies), replace(CONFIG, workers=2, steps=4), tmp_path, silent)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):

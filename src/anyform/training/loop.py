@@ -2,8 +2,9 @@
 
 Resuming is by construction: a batch, its augmentation and its noise are functions of (seed, worker, step) alone, so a
 checkpoint is the weights, the optimiser, the average and the step number, and a killed run continues as if it had not
-been. `workers=2` runs two one-thread processes on shared weights (Hogwild): faster than two threads on shared machines,
-but not bit-reproducible; `workers=1` is.
+been. `workers=2` runs two one-thread processes, each with a batch of its own, that average their gradients in every
+step: faster than two threads on shared machines, and as reproducible as one. (Workers that step shared weights without
+waiting for each other were tried: twice the steps, but a loss that spiked and an IoU behind that of one worker.)
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from multiprocessing.synchronize import Barrier
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,7 +34,7 @@ from anyform.types.progress import Progress, Report
 class TrainConfig:
     """How to optimise. Defaults: AdamW with a short warm-up, constant rate, cosine to zero over the last part."""
 
-    steps: int = 1000  # optimiser steps, all workers together
+    steps: int = 1000  # optimiser steps; each takes a batch of every worker
     learning_rate: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
@@ -95,71 +98,95 @@ def _seed(config: TrainConfig, worker: int, step: int) -> np.random.Generator:
     return np.random.default_rng(sequence)
 
 
+class Exchange:
+    """Gradient averaging between worker processes through shared memory; every worker reads the same mean."""
+
+    def __init__(self, context: SpawnContext, workers: int, model: nn.Module) -> None:
+        self.barrier = context.Barrier(workers)
+        size = sum(parameter.numel() for parameter in model.parameters())
+        # two buffers by turns: a quick worker writes the next step while a slow one still reads this one
+        self.buffers = torch.zeros(2, workers, size).share_memory_()
+
+    def average(self, model: nn.Module, worker: int, step: int) -> None:
+        """Replace the gradients of `model` by the mean over workers; a parameter that nobody used gets zero."""
+        buffer = self.buffers[step % 2]
+        sizes = [parameter.numel() for parameter in model.parameters()]
+        for parameter, part in zip(model.parameters(), buffer[worker].split(sizes), strict=True):
+            if parameter.grad is None:
+                part.zero_()
+            else:
+                part.copy_(parameter.grad.flatten())
+        self.barrier.wait()
+        for parameter, part in zip(model.parameters(), buffer.mean(0).split(sizes), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+
 def _work(
     worker: int,
     model: nn.Module,
     average: nn.Module,
-    counter: Tensor,
     make_loss: Callable[[], Loss],
     config: TrainConfig,
     folder: Path,
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
     report: Report,
-    start_line: Barrier | None,
+    exchange: Exchange | None,
 ) -> None:
-    """One worker's life: steps until `counter` reaches the total; worker 0 also logs and saves."""
-    loss_of = make_loss()
-    if start_line is not None:
+    """One worker's life: every worker holds the same weights; worker 0 also averages, logs and saves."""
+    given = model
+    if exchange is not None:
         torch.set_num_threads(1)
-        start_line.wait()  # else a quick worker could take all the steps while another still starts
+        model = copy.deepcopy(model)  # what a process is given lies in memory that all of them share
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
     )
-    checkpoint = folder / "checkpoint.pt"
+    checkpoint, first = folder / "checkpoint.pt", 0
     if checkpoint.exists():
-        optimiser.load_state_dict(load_state(checkpoint).optimiser)
+        state = load_state(checkpoint)
+        optimiser.load_state_dict(state.optimiser)
+        first = state.step
+        del state
+    loss_of = make_loss()
     device = next(model.parameters()).device.type
-    start, first, seen = time.monotonic(), int(counter[worker]), []
-    while int(counter.sum()) < config.steps:
-        own, total = int(counter[worker]), int(counter.sum())
-        rng = _seed(config, worker, own)
+    start, seen = time.monotonic(), []
+    for step in range(first, config.steps):
         for group in optimiser.param_groups:
-            group["lr"] = config.rate(total)
+            group["lr"] = config.rate(step)
         with torch.autocast(device, torch.bfloat16) if config.bf16 else nullcontext():
-            loss, numbers = loss_of(model, rng)
+            loss, numbers = loss_of(model, _seed(config, worker, step))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if exchange is not None:
+            exchange.average(model, worker, step)
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimiser.step()
-        counter[worker] += 1
-        total = int(counter.sum())
-        decay = min(config.ema_decay, total / (9 + total))
-        with torch.no_grad():  # by every worker: a slow first one must not leave the average behind
-            for mean, value in zip(average.parameters(), model.parameters(), strict=True):
-                mean.lerp_(value, 1 - decay)
-            for mean, value in zip(average.buffers(), model.buffers(), strict=True):
-                mean.copy_(value)
         if worker:
             continue
+        done = step + 1
+        _follow(average, model, min(config.ema_decay, done / (9 + done)))
         seen.append({"loss": float(loss.detach()), **numbers})
-        if (own + 1) % config.log_every == 0 or total >= config.steps:
+        if done % config.log_every == 0 or done == config.steps:
             means = {key: round(float(np.mean([row[key] for row in seen if key in row])), 5) for key in seen[-1]}
             seen.clear()
-            row = {"step": total, "seconds": round(time.monotonic() - start, 1), "rate": config.rate(total), **means}
+            row = {"step": done, "seconds": round(time.monotonic() - start, 1), "rate": config.rate(step), **means}
             _log(folder, row)
-            report(Progress("train", total, config.steps, f"loss {means['loss']:.4f}"))
-        if config.evaluate_every and (own + 1) % config.evaluate_every == 0 and evaluate is not None:
-            _log(folder, {"step": total, "seconds": round(time.monotonic() - start, 1), **evaluate(average)})
-        if (own + 1) % config.checkpoint_every == 0 and own + 1 > first:
-            save_state(
-                checkpoint,
-                State(total, _copy(model.state_dict()), _copy(average.state_dict()), optimiser.state_dict()),
-            )
-    if worker == 0:
-        save_state(
-            checkpoint,
-            State(int(counter.sum()), _copy(model.state_dict()), _copy(average.state_dict()), optimiser.state_dict()),
-        )
+            report(Progress("train", done, config.steps, f"loss {means['loss']:.4f}"))
+        if config.evaluate_every and done % config.evaluate_every == 0 and evaluate is not None:
+            _log(folder, {"step": done, "seconds": round(time.monotonic() - start, 1), **evaluate(average)})
+        if done % config.checkpoint_every == 0 or done == config.steps:
+            state = State(done, _copy(model.state_dict()), _copy(average.state_dict()), optimiser.state_dict())
+            save_state(checkpoint, state)
+    if exchange is not None and worker == 0:
+        given.load_state_dict(model.state_dict())
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """One step of the moving average; buffers are copied."""
+    for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)
+    for mean, value in zip(average.buffers(), model.buffers(), strict=True):
+        mean.copy_(value)
 
 
 def _log(folder: Path, row: Mapping[str, Any]) -> None:
@@ -182,7 +209,6 @@ def fit(
     """
     folder.mkdir(parents=True, exist_ok=True)
     average = copy.deepcopy(model).requires_grad_(False)
-    counter = torch.zeros(config.workers, dtype=torch.int64)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         state = load_state(checkpoint)
@@ -193,28 +219,34 @@ def fit(
             raise BadInput(
                 f"{checkpoint.name} in {folder.name} is of another model: remove it or choose another folder"
             ) from error
-        for worker in range(config.workers):  # workers share the finished steps evenly
-            counter[worker] = state.step // config.workers + (worker < state.step % config.workers)
         report(Progress("train", state.step, config.steps, f"resumed at step {state.step}"))
     if config.workers == 1:
-        _work(0, model, average, counter, make_loss, config, folder, evaluate, report, None)
+        _work(0, model, average, make_loss, config, folder, evaluate, report, None)
         return average
     model.share_memory()
     average.share_memory()
-    counter.share_memory_()
     context = torch.multiprocessing.get_context("spawn")
-    start_line = context.Barrier(config.workers)
+    exchange = Exchange(context, config.workers, model)
     processes = [
         context.Process(
-            target=_work,
-            args=(worker, model, average, counter, make_loss, config, folder, evaluate, report, start_line),
+            target=_work, args=(worker, model, average, make_loss, config, folder, evaluate, report, exchange)
         )
         for worker in range(config.workers)
     ]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join()
+    _join(processes, exchange)
+    return average
+
+
+def _join(processes: Sequence[BaseProcess], exchange: Exchange) -> None:
+    """Wait for all; where one dies the others are let go, for they would wait for it for ever."""
+    running = list(processes)
+    while running:
+        wait([process.sentinel for process in running])
+        for process in [process for process in running if process.exitcode is not None]:
+            running.remove(process)
+            if process.exitcode:
+                exchange.barrier.abort()
     if any(process.exitcode for process in processes):
         raise RuntimeError(f"a training worker died (exit codes {[process.exitcode for process in processes]})")
-    return average
