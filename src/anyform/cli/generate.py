@@ -15,9 +15,10 @@ from anyform.errors import BadInput, BadSetting
 if TYPE_CHECKING:
     from anyform.cli.inputs import Recipe
     from anyform.geometry.asset import Asset
+    from anyform.types.progress import Report
 
 _METRES = {"mm": 0.001, "cm": 0.01, "m": 1.0, "in": 0.0254}
-_PRINT_METRES = 0.08
+PRINT_METRES = 0.08
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,12 +60,12 @@ def _run(arguments: argparse.Namespace, report: Reporter) -> int:
         report=report,
         weights=arguments.weights or recipe.weights,
     )
-    asset, facts = _finish(asset, metres, for_print, report)
+    asset, facts = finish(asset, metres, for_print, report)
     if arguments.no_prompt_in_file:
         kind = {"kind": asset.provenance.prompt.get("kind", "unknown")}
         asset = dataclasses.replace(asset, provenance=dataclasses.replace(asset.provenance, prompt=kind))
         inputs = {}
-    host = {"seconds": round(report.seconds, 2), **_host(arguments.device)}
+    host = {"seconds": round(report.seconds, 2), **host_facts(arguments.device)}
     output.write(target, asset, log=report.lines, host=host, inputs=inputs)
     return _announce(arguments, target, asset, facts, report)
 
@@ -87,7 +88,7 @@ def _size(arguments: argparse.Namespace, recipe: Recipe) -> tuple[float | None, 
         return parse_length(arguments.size), for_print
     if "millimetres" in recipe.export:
         return parse_length(f"{recipe.export['millimetres']}mm"), for_print
-    return (_PRINT_METRES if for_print else None), for_print
+    return (PRINT_METRES if for_print else None), for_print
 
 
 def _seed(given: str | None, recipe: Recipe) -> int | None:
@@ -131,7 +132,7 @@ def _name(inputs: dict[str, Any]) -> str:
     return slug(first if isinstance(first, str) else first.stem)
 
 
-def _finish(asset: Asset, metres: float | None, for_print: bool, report: Reporter) -> tuple[Asset, dict[str, Any]]:
+def finish(asset: Asset, metres: float | None, for_print: bool, report: Report) -> tuple[Asset, dict[str, Any]]:
     """The asset at its size, made printable if asked; what that measured goes into the record."""
     if metres is None:
         return asset, {}
@@ -167,7 +168,7 @@ def _finished(file: Path, prompt: Any, given_seed: str | None, seed: int) -> boo
     return True
 
 
-def _host(device: str) -> dict[str, Any]:
+def host_facts(device: str) -> dict[str, Any]:
     """Facts for the sidecar: never names of the machine or its user."""
     import datetime
     import platform
@@ -216,14 +217,15 @@ def _announce(
         **verdict.to_json(),
         "notes": notes,
         "seconds": round(report.seconds, 3),
-        **({} if asset is None else _shape(asset)),
+        **({} if asset is None else shape_facts(asset)),
         **facts,
     }
     print(json.dumps(record), flush=True)
     return 0
 
 
-def _shape(asset: Asset) -> dict[str, Any]:
+def shape_facts(asset: Asset) -> dict[str, Any]:
+    """How many vertices and faces, and the sides in millimetres at the size it is saved at."""
     low, high = asset.mesh.bounds
     scale = asset.metres / float((high - low).max())
     millimetres = [round(float(side) * scale * 1000, 3) for side in high - low]

@@ -71,7 +71,7 @@ def write(target: Target, asset: Asset, *, log: list[str], host: Mapping[str, An
         partial.mkdir(parents=True)
         asset.save(partial / "asset.glb")
         _copy_inputs(partial, inputs)
-        _preview(asset, partial / "preview.webp")
+        preview(asset, partial / "preview.webp")
         record = {**asset.provenance.to_json(), "host": dict(host)}
         (partial / "provenance.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
         (partial / "log.txt").write_text("\n".join([*log, ""]), encoding="utf-8")
@@ -116,7 +116,7 @@ def _links(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if Path(folder, name).is_symlink()]
 
 
-def _preview(asset: Asset, path: Path) -> None:
+def preview(asset: Asset, path: Path) -> None:
     """Four sides of the asset, 256 pixels each, in one WebP."""
     import numpy as np
     from PIL import Image
