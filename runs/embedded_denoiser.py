@@ -59,7 +59,8 @@ def main() -> None:
     )  # fmt: skip
     validation = np.flatnonzero(split == "val")
     evaluate = partial(score, codec=codec, arrays=args.train, recipe=plan.batch, objects=validation[::3])
-    make_loss = partial(DenoiserLoss, args.train, np.flatnonzero(split == "train"), plan.prompts, plan.batch)
+    rows = np.flatnonzero(split == "train")
+    make_loss = partial(DenoiserLoss, args.train, rows, plan.prompts, plan.batch, plan.codec)
     average = fit(model, make_loss, config, args.out, show, evaluate)
     print("final", evaluate(average, objects=validation))
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from anyform.systems.wala.trained import packed
+from anyform.systems.wala.trained import configuration_of, packed
+from anyform.systems.wala.training_plan import embedded_plan
 from anyform.training.loop import load_state
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "src" / "anyform" / "embedded"
@@ -44,6 +45,8 @@ def main() -> None:
     if args.measured:
         headline = json.loads(args.measured.read_text(encoding="utf-8"))["headline"]
         metadata |= {key: str(value) for key, value in headline.items()}
+    plan = embedded_plan()
+    metadata["config"] = json.dumps(configuration_of(plan.codec, plan.prompts, plan.uvit))
     save_file(packed(codec, state.average), EMBEDDED / "wala.safetensors", metadata)
     shutil.copyfile(args.train / "retrieval.safetensors", EMBEDDED / "retrieval.safetensors")
     for name in ("wala", "retrieval"):

@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from anyform.systems.wala.codec import ShapeCodec, embedded
 from anyform.systems.wala.conditions import (
     KINDS,
     Features,
@@ -15,6 +17,7 @@ from anyform.systems.wala.conditions import (
     PromptEncoderConfig,
     empty_features,
     stack_features,
+    with_encoded,
 )
 from anyform.systems.wala.training_denoiser import (
     Arrays,
@@ -28,7 +31,8 @@ from anyform.systems.wala.training_denoiser import (
     sketch_input,
 )
 
-CONFIG = PromptEncoderConfig(width=32, heads=2, image_blocks=1, lift_channels=4, latent_channels=16)
+CONFIG = PromptEncoderConfig(width=32, heads=2, image_blocks=1, lift_channels=4, latent_channels=16, encoded_lift=True)
+CODEC = replace(embedded(), refine_width=0, vqvae=replace(embedded().vqvae, widths=(8, 16)))
 SHARES = {"text": 1, "image": 2, "sketch": 1, "points": 1, "voxels": 1, "depth": 1, "views": 1}
 
 
@@ -88,6 +92,34 @@ def test_lifting_is_local_to_the_latent_cell(encoder):
     assert not difference.any()
 
 
+def test_geometry_is_told_the_codecs_latent_too_and_pictures_are_not(encoder):
+    features = replace(full(3), encoded=torch.zeros(3, 16, 8, 8, 8), kind=torch.tensor([KINDS.index("points"), 2, 0]))
+    features = replace(features, has_lifted=torch.tensor([True, True, False]))
+    told = with_encoded(features, lambda fields: fields.reshape(-1, 16, 8, 8, 8, 32).mean(-1))
+    expected = features.lifted[0].reshape(16, 8, 8, 8, 32).mean(-1)
+    torch.testing.assert_close(told.encoded[0], expected)
+    assert not told.encoded[1:].any()
+    grid = encoder(told).grid
+    torch.testing.assert_close(grid[0, 4:20], expected)
+    assert torch.equal(grid[1:], encoder(features).grid[1:])
+
+
+def test_an_empty_input_asks_for_the_shape_itself(folder):
+    recipe = DenoiserRecipe(shares=SHARES, drop=0.0, empty_share=1.0)
+    loss, seen = DenoiserLoss(folder, np.arange(6), CONFIG, recipe, CODEC), {}
+
+    class Perfect(Denoiser):
+        def forward(self, x_t, t, features):
+            seen["x_t"], seen["t"], seen["kinds"] = x_t, t, features.kind
+            _, clean = loss.batch(np.random.default_rng(2))
+            return -clean / float(loss.schedule.alpha_sigma(999)[1])  # x0 = αx − σv with x = 0
+
+    torch.manual_seed(0)
+    value, _ = loss(Perfect(replace(embedded_uvit(CONFIG), depth=1, channels=32), CONFIG), np.random.default_rng(2))
+    assert float(value) < 1e-6
+    assert float(seen["x_t"].abs().max()) < 1e-4 and bool((seen["t"] == 999).all())
+
+
 def test_stacking_keeps_rows(encoder):
     one, two = full(1), full(2)
     joined = stack_features([one, two])
@@ -114,11 +146,13 @@ def folder(tmp_path_factory):
     }
     for name, value in arrays.items():
         np.save(path / f"{name}.npy", value)
+    torch.manual_seed(0)
+    save_file(ShapeCodec(CODEC).state_dict(), path / "codec.safetensors")
     return path
 
 
 def test_a_batch_has_its_shares_and_is_a_function_of_the_seed(folder):
-    loss = DenoiserLoss(folder, np.arange(6), CONFIG, DenoiserRecipe(shares=SHARES, drop=0.0))
+    loss = DenoiserLoss(folder, np.arange(6), CONFIG, DenoiserRecipe(shares=SHARES, drop=0.0), CODEC)
     features, latents = loss.batch(np.random.default_rng(1))
     again, same = loss.batch(np.random.default_rng(1))
     assert [KINDS[k] for k in features.kind] == [
@@ -140,7 +174,7 @@ def test_a_batch_has_its_shares_and_is_a_function_of_the_seed(folder):
 
 
 def test_everything_is_dropped_when_asked(folder):
-    loss = DenoiserLoss(folder, np.arange(6), CONFIG, DenoiserRecipe(shares=SHARES, drop=1.0))
+    loss = DenoiserLoss(folder, np.arange(6), CONFIG, DenoiserRecipe(shares=SHARES, drop=1.0), CODEC)
     features, _ = loss.batch(np.random.default_rng(0))
     assert not features.kind.any()
     assert not (features.has_text | features.has_image | features.has_lifted | features.has_retrieved).any()
@@ -166,7 +200,7 @@ def test_one_training_step_moves_every_part(folder):
         *[b.modulation for b in model.uvit.blocks],
     ):  # zero at the start: nothing would pass
         torch.nn.init.normal_(module.weight, std=0.05)
-    loss = DenoiserLoss(folder, np.arange(6), CONFIG, DenoiserRecipe(shares=SHARES, drop=0.2))
+    loss = DenoiserLoss(folder, np.arange(6), CONFIG, DenoiserRecipe(shares=SHARES, drop=0.2), CODEC)
     value, logs = loss(model, np.random.default_rng(3))
     value.backward()
     assert set(logs) <= set(KINDS)

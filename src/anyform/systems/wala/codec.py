@@ -136,6 +136,10 @@ class ShapeCodec(nn.Module):
         """World-unit SDF -> latent before quantisation."""
         return self.vqvae.encode(self.pack(self.to_network(sdf)))
 
+    def encode_standardised(self, field_: Float[Tensor, "b n n n"]) -> Float[Tensor, "b ch g g g"]:
+        """Network-scale fields -> standardised latents, as the embedded denoiser sees them."""
+        return self.standardise(self.vqvae.encode(self.pack(field_)).float())
+
     def decode(self, latent: Float[Tensor, "b ch g g g"]) -> Float[Tensor, "b n n n"]:
         """Latent (snapped to its codes) -> SDF in world units, truncated."""
         field_ = self.unpack(self.vqvae.decode(latent).float())

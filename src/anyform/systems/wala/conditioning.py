@@ -14,7 +14,7 @@ from torch import Tensor
 from anyform.diffusion.prior import Condition
 from anyform.errors import BadInput
 from anyform.systems.wala import lifting
-from anyform.systems.wala.conditions import KINDS, Features, PromptEncoder, empty_features
+from anyform.systems.wala.conditions import KINDS, Features, PromptEncoder, empty_features, with_encoded
 from anyform.systems.wala.retrieval import Index, Neighbour, picture_key
 from anyform.systems.wala.training_denoiser import image_input, sketch_input
 from anyform.types.framing import frame
@@ -41,9 +41,17 @@ class EmbeddedConditions:
 
     accepts = (Text, Image, Sketch, Points, Voxels, Views)
 
-    def __init__(self, encoder: PromptEncoder, index: Index, latent_of: Callable[[Tensor, int], Tensor]) -> None:
-        """latent_of: code indices (1, n), quarter turns -> standardised latent (1, C, g, g, g)."""
-        self.encoder, self.index, self._latent_of = encoder, index, latent_of
+    def __init__(
+        self,
+        encoder: PromptEncoder,
+        index: Index,
+        latent_of: Callable[[Tensor, int], Tensor],
+        encode_field: Callable[[Tensor], Tensor],
+    ) -> None:
+        """latent_of: code indices (1, n), quarter turns -> standardised latent (1, C, g, g, g); encode_field: fields
+        (B, N, N, N) in [-1, 1] -> the same.
+        """
+        self.encoder, self.index, self._latent_of, self._encode_field = encoder, index, latent_of, encode_field
 
     def read(self, prompt: Prompt) -> Read:
         """The prompt as plain arrays. Raises BadInput for kinds that WaLa has no encoder for."""
@@ -98,6 +106,8 @@ class EmbeddedConditions:
     @torch.inference_mode()
     def encode(self, features: Features) -> Condition:
         """What the denoiser attends to, without gradients."""
+        if self.encoder.config.encoded_lift:
+            features = with_encoded(features, self._encode_field)
         return self.encoder(features)
 
     def condition(self, prompt: Prompt) -> Condition:

@@ -1,14 +1,15 @@
 """What the embedded denoiser is told: one encoder for every kind of prompt, trained together with it.
 
-Three inputs reach the U-ViT. Tokens (attention and pooled modulation): the kind of prompt, the sentence, the picture.
-A grid beside x_t: the prompt lifted to a crude distance field (`lifting`), linearly projected per latent cell. And the
-latent of a retrieved shape (`retrieval`). Each may be absent; absent everything is the null condition of guidance.
+Tokens (attention and pooled modulation) tell the kind of prompt, the sentence, the picture. A grid beside x_t holds the
+prompt lifted to a crude distance field (`lifting`), linearly projected per latent cell; the codec's own latent of that
+field, where the prompt carries geometry; and the latent of a retrieved shape (`retrieval`). Each may be absent; absent
+everything is the null condition of guidance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from anyform.diffusion.prior import Condition
 
 KINDS = ("none", "text", "image", "sketch", "points", "voxels", "depth", "views")
+GEOMETRY = tuple(KINDS.index(kind) for kind in ("points", "voxels", "depth", "views"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,11 +36,12 @@ class PromptEncoderConfig:
     field_size: int = 64
     lift_channels: int = 48
     latent_channels: int = 16  # of a retrieved shape
+    encoded_lift: bool = False  # whether the codec's latent of a lifted geometry is told too
 
     @property
     def grid_channels(self) -> int:
-        """What `UVitConfig.grid_condition_channels` has to be: lifted field, retrieved latent, and a flag for each."""
-        return self.lift_channels + self.latent_channels + 2
+        """What `UVitConfig.grid_condition_channels` has to be: lifted field, latents, and a flag for each source."""
+        return self.lift_channels + self.latent_channels * (1 + self.encoded_lift) + 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +55,7 @@ class Features:
     has_image: Bool[Tensor, " b"]
     lifted: Float[Tensor, "b n n n"]  # crude field in [-1, 1]
     has_lifted: Bool[Tensor, " b"]
+    encoded: Float[Tensor, "b c g g g"]  # standardised latent of the lifted field; zero unless `with_encoded` made it
     retrieved: Float[Tensor, "b c g g g"]  # standardised latent
     has_retrieved: Bool[Tensor, " b"]
 
@@ -152,6 +156,9 @@ class PromptEncoder(nn.Module):
             lifted = lifted.index_copy(0, rows, F.silu(self.lift(flat)).float())
         volume = lifted.transpose(1, 2).reshape(batch, -1, grid, grid, grid)
         retrieved = features.retrieved * features.has_retrieved[:, None, None, None, None]
+        if config.encoded_lift:
+            encoded = features.encoded * features.has_lifted[:, None, None, None, None]
+            volume = torch.cat([volume, encoded.to(volume.dtype)], 1)
         flags = torch.stack([features.has_lifted, features.has_retrieved], 1).to(volume.dtype)
         return torch.cat([volume, retrieved, flags[:, :, None, None, None].expand(-1, -1, grid, grid, grid)], 1)
 
@@ -167,6 +174,7 @@ def empty_features(config: PromptEncoderConfig, batch: int) -> dict[str, Tensor]
         "has_image": no.clone(),
         "lifted": torch.zeros(batch, *(config.field_size,) * 3),
         "has_lifted": no.clone(),
+        "encoded": torch.zeros(batch, config.latent_channels, *(config.grid,) * 3),
         "retrieved": torch.zeros(batch, config.latent_channels, *(config.grid,) * 3),
         "has_retrieved": no.clone(),
     }
@@ -175,3 +183,16 @@ def empty_features(config: PromptEncoderConfig, batch: int) -> dict[str, Tensor]
 def stack_features(rows: Sequence[Features]) -> Features:
     """Batches joined along the first axis."""
     return Features(**{f.name: torch.cat([getattr(row, f.name) for row in rows]) for f in fields(Features)})
+
+
+def with_encoded(features: Features, encode: Callable[[Tensor], Tensor]) -> Features:
+    """The codec's latents of geometry prompts filled in; a picture's extruded silhouette is too crude for it.
+
+    encode: fields (B, N, N, N) in [-1, 1] -> standardised latents (B, C, g, g, g).
+    """
+    rows = (torch.isin(features.kind, features.kind.new_tensor(GEOMETRY)) & features.has_lifted).nonzero()[:, 0]
+    if not len(rows):
+        return features
+    with torch.no_grad():
+        found = encode(features.lifted[rows]).to(features.encoded.dtype)
+    return replace(features, encoded=features.encoded.index_copy(0, rows, found))

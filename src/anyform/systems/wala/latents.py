@@ -66,9 +66,7 @@ def is_built(arrays: Path, codec: ShapeCodec) -> bool:
 
 
 @torch.no_grad()
-def encode(
-    codec: ShapeCodec, fields: NDArray[np.int8], out: Path, report: Report, *, bf16: bool
-) -> NDArray[np.uint16]:
+def encode(codec: ShapeCodec, fields: NDArray[np.int8], out: Path, report: Report, *, bf16: bool) -> NDArray[np.uint16]:
     """(O, N, N, N) int8 -> latents (O, 4 turns, C, g, g, g) float16 in the file `out`, and codes of the first turn."""
     config, device = codec.config.vqvae, next(codec.parameters()).device
     shape = (len(fields), 4, config.latent_channels, *(config.latent_size,) * 3)

@@ -24,7 +24,7 @@ from anyform.systems.wala.retrieval import Index
 from anyform.systems.wala.system import EmbeddedWala, Wala
 from anyform.systems.wala.training_denoiser import Denoiser
 from anyform.types.prompt import Image, Points, Prompt, Sketch, Views, Voxels
-from anyform.weights import RELEASED, embedded_file, embedded_index, resolve, sha256
+from anyform.weights import RELEASED, embedded_file, embedded_index, published_as, resolve, sha256
 
 
 @lru_cache(maxsize=1)
@@ -63,7 +63,7 @@ def _assemble(
             latent = codec.encode(torch.from_numpy(np.ascontiguousarray(sdf)))
         return codec.standardise(latent)
 
-    conditions = EmbeddedConditions(denoiser.prompts, index, latent_of)
+    conditions = EmbeddedConditions(denoiser.prompts, index, latent_of, codec.encode_standardised)
     return EmbeddedWala(
         codec, UVitDenoiser(denoiser.uvit, cosine(1000)), conditions, settings, records, EmbeddedConditions.accepts
     )
@@ -75,25 +75,37 @@ def _record(name: str) -> WeightsRecord:
 
 
 def released(weights: str | Path, device: str, settings: WalaSettings) -> Wala:
-    """A checkpoint in the published or the converted layout; colours stay off unless asked for."""
-    path = resolve(weights)
-    parts = checkpoint.load(path)
+    """A checkpoint in the published or the converted layout, on `device`; colours stay off unless asked for.
+
+    Raises OutOfMemory before reading it where it would not fit.
+    """
+    path, chosen = resolve(weights), devices.choose(device)
+    wanted = settings.precision
+    is_fast = wanted == "bfloat16" or (wanted == "auto" and chosen.autocast == "bfloat16")
+    parts = checkpoint.load(path, plan=checkpoint.Plan(chosen.name, is_fast))
     if parts.conditions is None:
         raise WeightsError("this checkpoint is unconditional: it reads no prompt, so there is nothing to generate from")
-    chosen = devices.choose(device)
     config = parts.config
     codec = ShapeCodec(CodecConfig(size=config.sdf_size, padding=config.padding, vqvae=config.vqvae))
     codec.vqvae = parts.vqvae
-    row = RELEASED.get(str(weights))
+    codec.to(chosen.torch_device())
+    denoiser = UVitDenoiser(parts.network, cosine(config.num_timesteps))
+    record = released_record(weights, path)
+    return Wala(codec, denoiser, parts.conditions, settings, (record,), _accepted(parts.conditions.config))
+
+
+def released_record(weights: str | Path, path: Path) -> WeightsRecord:
+    """What the asset says about a checkpoint: its id, hash and licence. path: its folder or file."""
+    row = RELEASED.get(str(weights)) or published_as(path)
     file = path / checkpoint.CHECKPOINT if path.is_dir() else path
-    record = WeightsRecord(
-        id=str(weights) if row else Path(weights).name,
-        sha256=sha256(file) if file.is_file() else "",
+    if not file.is_file():
+        file = path / "net.safetensors"
+    return WeightsRecord(
+        id=row.id if row else Path(weights).name,
+        sha256=sha256(file),
         licence=row.licence if row else "unknown: a local checkpoint",
         commercial_use=row.commercial_use if row else "unknown",
     )
-    denoiser = UVitDenoiser(parts.network.to(chosen.torch_device()), cosine(config.num_timesteps))
-    return Wala(codec, denoiser, parts.conditions, settings, (record,), _accepted(parts.conditions.config))
 
 
 def _accepted(config: ReleasedConditionConfig) -> tuple[type[Prompt], ...]:

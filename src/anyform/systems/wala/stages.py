@@ -24,7 +24,7 @@ from anyform.diffusion.samplers import ancestral, spaced_timesteps
 from anyform.diffusion.schedule import cosine
 from anyform.errors import BadInput
 from anyform.systems.wala.codec import CodecConfig, ShapeCodec
-from anyform.systems.wala.conditions import Features, empty_features
+from anyform.systems.wala.conditions import Features, empty_features, with_encoded
 from anyform.systems.wala.gather import write_json
 from anyform.systems.wala.training_codec import SdfArray, SurfaceLoss, fit_codebook, strict_iou
 from anyform.systems.wala.training_coefficients import (
@@ -79,7 +79,7 @@ def denoiser_stage(
     objects = validation_rows(arrays, plan.validation)
     codec, bf16 = codec.to(device).eval(), plan.denoiser.bf16
     score = partial(score_denoiser, codec=codec, arrays=arrays, recipe=plan.batch, objects=objects, bf16=bf16)
-    make_loss = partial(DenoiserLoss, arrays, _train_rows(arrays), plan.prompts, plan.batch)
+    make_loss = partial(DenoiserLoss, arrays, _train_rows(arrays), plan.prompts, plan.batch, plan.codec)
     return _phase(model, make_loss, plan.denoiser, folder, report, score)
 
 
@@ -210,11 +210,14 @@ def score_denoiser(
     """
     assert isinstance(model, Denoiser)
     maker = FeatureMaker(Arrays.open(arrays), model.prompts.config, recipe)
-    row, turns = {}, np.zeros(len(objects), np.int64)
+    row, turns, device = {}, np.zeros(len(objects), np.int64), next(codec.parameters()).device
     truth = torch.from_numpy(np.asarray(maker.arrays.field[objects]) < 0)
     for kind in maker.recipe.shares:
-        latent = sample(model, maker.rows(kind, objects, turns, None), SAMPLING_GUIDANCE, 0, bf16=bf16)
-        with torch.autocast(latent.device.type, torch.bfloat16, enabled=bf16):
+        features = maker.rows(kind, objects, turns, None)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            features = with_encoded(features.to(device), codec.encode_standardised)
+        latent = sample(model, features, SAMPLING_GUIDANCE, 0, bf16=bf16)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             inside = (codec.decode(codec.destandardise(latent)) < 0).cpu()
         both = (inside & truth).flatten(1).sum(1).float()
         row[f"iou_{kind}"] = round(float((both / (inside | truth).flatten(1).sum(1).clamp(min=1)).mean()), 4)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,8 @@ def write(folder: Path, codec: ShapeCodec, denoiser: Denoiser, index: Path, meta
     copy = folder / f"{INDEX}.partial"
     shutil.copyfile(index, copy)
     copy.replace(folder / INDEX)
-    parts = {"codec": codec.config, "prompts": denoiser.prompts.config, "uvit": denoiser.uvit.config}
-    write_json(folder / CONFIG, {"format": _FORMAT, **{name: asdict(part) for name, part in parts.items()}})
+    parts = configuration_of(codec.config, denoiser.prompts.config, denoiser.uvit.config)
+    write_json(folder / CONFIG, {"format": _FORMAT, **parts})
 
 
 def is_trained(path: Path) -> bool:
@@ -68,17 +68,32 @@ def read(folder: Path) -> tuple[ShapeCodec, Denoiser]:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if config["format"] != _FORMAT:
             raise WeightsError(f"config.json is not of the format {_FORMAT!r}: train or pack the model again")
-        codec = apply(CodecConfig(), config["codec"])
-        prompts, uvit = apply(PromptEncoderConfig(), config["prompts"]), apply(UVitConfig(), config["uvit"])
+        networks = _networks(config)
     except (BadSetting, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"config.json in {folder.name} describes no trained WaLa: {error}") from error
-    return fill(folder / WEIGHTS, ShapeCodec(codec), Denoiser(uvit, prompts))
+    return fill(folder / WEIGHTS, *networks)
+
+
+def configuration_of(codec: CodecConfig, prompts: PromptEncoderConfig, uvit: UVitConfig) -> dict[str, Any]:
+    """What `_networks` builds from, as JSON can hold it."""
+    return {"codec": asdict(codec), "prompts": asdict(prompts), "uvit": asdict(uvit)}
+
+
+def _networks(config: Mapping[str, Any]) -> tuple[ShapeCodec, Denoiser]:
+    """Untrained networks of a stored configuration."""
+    prompts, uvit = apply(PromptEncoderConfig(), config["prompts"]), apply(UVitConfig(), config["uvit"])
+    return ShapeCodec(apply(CodecConfig(), config["codec"])), Denoiser(uvit, prompts)
 
 
 def read_embedded(path: Path) -> tuple[ShapeCodec, Denoiser]:
     """The networks that come with the package."""
+    _, metadata = read_safetensors(path)
+    if "config" in metadata:
+        return fill(path, *_networks(json.loads(metadata["config"])))
+    first = embedded()  # the first shipped weights have no configuration with them
+    vqvae = replace(first.vqvae, strided=False, widths=(48, 128))
     prompts = PromptEncoderConfig()
-    return fill(path, ShapeCodec(embedded()), Denoiser(embedded_uvit(prompts), prompts))
+    return fill(path, ShapeCodec(replace(first, vqvae=vqvae)), Denoiser(embedded_uvit(prompts), prompts))
 
 
 def fill(path: Path, codec: ShapeCodec, denoiser: Denoiser) -> tuple[ShapeCodec, Denoiser]:

@@ -85,8 +85,8 @@ class SurfaceRecipe:
     """How a stage-1 batch of the embedded codec is drawn."""
 
     crop: int = 32
-    crop_batch: int = 32
-    whole_batch: int = 6
+    crop_batch: int = 16
+    whole_batch: int = 3
     whole_share: float = 0.15
     overlap: float = 0.7  # weight of `overlap_loss`
     latent_noise: float = 0.15  # of the latent's own spread: what quantisation will cost later

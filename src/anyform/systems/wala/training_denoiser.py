@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from anyform.diffusion.schedule import NoiseSchedule, broadcast, cosine
+from anyform.systems.wala.codec import CodecConfig, ShapeCodec
 from anyform.systems.wala.conditions import (
     KINDS,
     Features,
@@ -24,6 +26,7 @@ from anyform.systems.wala.conditions import (
     PromptEncoderConfig,
     empty_features,
     stack_features,
+    with_encoded,
 )
 from anyform.systems.wala.lifting import from_silhouette, from_voxels, turn
 from anyform.systems.wala.uvit import UVit, UVitConfig
@@ -66,6 +69,7 @@ class DenoiserRecipe:
     drop: float = 0.1  # the whole condition
     drop_retrieved: float = 0.3
     drop_lifted_picture: float = 0.1  # pictures without their extruded silhouette
+    empty_share: float = 0.25  # samples with an empty input at the last timestep: the expected latent, see `Wala.mean`
     noise_power: float = 0.75  # timesteps 999·u^power: below 1 favours noisy ones, where the condition decides
 
 
@@ -208,11 +212,19 @@ class DenoiserLoss:
     """Stage-2 loss: mean squared error of v over a mixed batch; see `training.loop.Loss`."""
 
     def __init__(
-        self, folder: Path, rows: NDArray[np.int64], config: PromptEncoderConfig, recipe: DenoiserRecipe
+        self,
+        folder: Path,
+        rows: NDArray[np.int64],
+        config: PromptEncoderConfig,
+        recipe: DenoiserRecipe,
+        codec: CodecConfig,
     ) -> None:
+        """folder: `Arrays`, and codec.safetensors with the codec that the latents are of."""
         self.maker = FeatureMaker(Arrays.open(folder), config, recipe)
         self.rows, self.recipe = rows, recipe
         self.schedule: NoiseSchedule = cosine(1000)
+        self.codec = ShapeCodec(codec).eval().requires_grad_(False)
+        self.codec.load_state_dict(load_file(folder / "codec.safetensors"))
 
     def batch(self, rng: np.random.Generator) -> tuple[Features, Tensor]:
         """(features, clean latents) of one step."""
@@ -231,11 +243,15 @@ class DenoiserLoss:
         device = next(model.parameters()).device
         features, clean = self.batch(rng)
         features, clean = features.to(device), clean.to(device)
+        if self.maker.config.encoded_lift:
+            features = with_encoded(features, self.codec.to(device).encode_standardised)
         count = len(clean)
         spread = (rng.random() + rng.permutation(count) / count) % 1
-        t = torch.from_numpy(np.rint(999 * spread**self.recipe.noise_power)).long().to(device)
-        noise = torch.randn_like(clean)
+        empty = torch.from_numpy(rng.random(count) < self.recipe.empty_share).to(device)
+        t = torch.from_numpy(np.rint(999 * spread**self.recipe.noise_power)).long().to(device).where(~empty, 999)
         alpha, sigma = (broadcast(part, clean) for part in self.schedule.alpha_sigma(t))
+        # the noise that hides the shape altogether: x_t = 0
+        noise = torch.where(empty[:, None, None, None, None], -alpha / sigma * clean, torch.randn_like(clean))
         predicted = model(alpha * clean + sigma * noise, t.float(), features)
         errors = (predicted - (alpha * noise - sigma * clean)).square().mean((1, 2, 3, 4))
         detached = errors.detach()
