@@ -31,7 +31,7 @@ from anyform.systems.wala.training_denoiser import (
     sketch_input,
 )
 
-CONFIG = PromptEncoderConfig(width=32, heads=2, image_blocks=1, lift_channels=4, latent_channels=16, encoded_lift=True)
+CONFIG = PromptEncoderConfig(width=32, heads=2, image_blocks=1, lift_channels=4, encoded_lift=True, picture_channels=3)
 CODEC = replace(embedded(), refine_width=0, vqvae=replace(embedded().vqvae, widths=(8, 16)))
 SHARES = {"text": 1, "image": 2, "sketch": 1, "points": 1, "voxels": 1, "depth": 1, "views": 1}
 
@@ -72,7 +72,7 @@ def test_the_null_condition_reads_nothing(encoder):
 
 @pytest.mark.parametrize(
     ("part", "tokens", "grid"),
-    [("text", True, False), ("image", True, False), ("lifted", False, True), ("retrieved", False, True)],
+    [("text", True, False), ("image", True, True), ("lifted", False, True), ("retrieved", False, True)],
 )
 def test_each_part_reaches_its_own_place(encoder, part, tokens, grid):
     features = full(1)
@@ -92,6 +92,19 @@ def test_lifting_is_local_to_the_latent_cell(encoder):
     assert not difference.any()
 
 
+def test_a_picture_fills_the_depth_behind_what_it_shows(encoder):
+    tokens = torch.randn(1, 64, 32, generator=torch.Generator().manual_seed(0))
+    changed = tokens.clone()
+    changed[0, 5] += 1.0  # top row, sixth of eight columns
+    features = full(1)
+    moved = (encoder._deep(features, changed) - encoder._deep(features, tokens))[0].abs().sum(0)
+    assert moved[5, 7].min() > 0 and bool((moved[5, 7] == moved[5, 7, 0]).all())  # every depth alike
+    moved[5, 7] = 0
+    assert not moved.any()
+    absent = replace(features, has_image=torch.tensor([False]))
+    assert not encoder._deep(absent, tokens).any()
+
+
 def test_geometry_is_told_the_codecs_latent_too_and_pictures_are_not(encoder):
     features = replace(full(3), encoded=torch.zeros(3, 16, 8, 8, 8), kind=torch.tensor([KINDS.index("points"), 2, 0]))
     features = replace(features, has_lifted=torch.tensor([True, True, False]))
@@ -100,7 +113,7 @@ def test_geometry_is_told_the_codecs_latent_too_and_pictures_are_not(encoder):
     torch.testing.assert_close(told.encoded[0], expected)
     assert not told.encoded[1:].any()
     grid = encoder(told).grid
-    torch.testing.assert_close(grid[0, 4:20], expected)
+    torch.testing.assert_close(grid[0, 7:23], expected)
     assert torch.equal(grid[1:], encoder(features).grid[1:])
 
 

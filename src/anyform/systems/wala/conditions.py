@@ -2,8 +2,8 @@
 
 Tokens (attention and pooled modulation) tell the kind of prompt, the sentence, the picture. A grid beside x_t holds the
 prompt lifted to a crude distance field (`lifting`), linearly projected per latent cell; the codec's own latent of that
-field, where the prompt carries geometry; and the latent of a retrieved shape (`retrieval`). Each may be absent; absent
-everything is the null condition of guidance.
+field, where the prompt carries geometry; the picture's tokens, each repeated along the view axis that it saw along; and
+the latent of a retrieved shape (`retrieval`). Each may be absent; absent everything is the null condition of guidance.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ class PromptEncoderConfig:
     lift_channels: int = 48
     latent_channels: int = 16  # of a retrieved shape
     encoded_lift: bool = False  # whether the codec's latent of a lifted geometry is told too
+    picture_channels: int = 0  # of each picture token, repeated in depth
 
     @property
     def grid_channels(self) -> int:
-        """What `UVitConfig.grid_condition_channels` has to be: lifted field, latents, and a flag for each source."""
-        return self.lift_channels + self.latent_channels * (1 + self.encoded_lift) + 2
+        """What `UVitConfig.grid_condition_channels` has to be: lifted field, picture, latents, and two flags."""
+        return self.lift_channels + self.picture_channels + self.latent_channels * (1 + self.encoded_lift) + 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,10 +126,23 @@ class PromptEncoder(nn.Module):
         self.no_picture = nn.Parameter(0.02 * torch.randn(picture_tokens, config.width))
         block = (config.field_size // config.grid) ** 3
         self.lift = nn.Linear(block, config.lift_channels)
+        self.deepen = nn.Linear(config.width, config.picture_channels) if config.picture_channels else None
 
     def forward(self, features: Features) -> Condition:
-        tokens = torch.cat([self.kind(features.kind)[:, None], self._text(features), self._picture(features)], 1)
-        return Condition(tokens=tokens, grid=self._grid(features))
+        picture = self._picture(features)
+        tokens = torch.cat([self.kind(features.kind)[:, None], self._text(features), picture], 1)
+        grid = self._grid(features)
+        if self.deepen is not None:
+            grid = torch.cat([self._deep(features, picture), grid], 1)
+        return Condition(tokens=tokens, grid=grid)
+
+    def _deep(self, features: Features, picture: Tensor) -> Float[Tensor, "b c g g g"]:
+        """Picture tokens over the whole depth: token (row, column) fills the cells at y = top − row, x = column."""
+        assert self.deepen is not None
+        size = self.config.image_size // 8
+        plane = self.deepen(picture) * features.has_image[:, None, None]
+        plane = plane.unflatten(1, (size, size)).permute(0, 3, 2, 1).flip(3)  # (B, C, x, y)
+        return plane[..., None].expand(*plane.shape, self.config.grid).float()
 
     def _text(self, features: Features) -> Tensor:
         tokens = self.no_text.expand(len(features.kind), -1, -1).float()

@@ -75,7 +75,9 @@ class DenoiserRecipe:
 
 def default_recipe() -> DenoiserRecipe:
     """The shares of the conditions in a batch that the shipped model was trained with."""
-    return DenoiserRecipe(shares={"text": 6, "image": 8, "sketch": 4, "points": 4, "voxels": 3, "depth": 4, "views": 3})
+    return DenoiserRecipe(
+        shares={"text": 6, "image": 10, "sketch": 6, "points": 3, "voxels": 2, "depth": 3, "views": 2}
+    )
 
 
 class Denoiser(nn.Module):

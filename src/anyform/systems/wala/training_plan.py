@@ -51,7 +51,7 @@ def embedded_plan() -> TrainingPlan:
         steps=6000, learning_rate=7e-4, betas=(0.9, 0.98), weight_decay=0.01, warmup=60, clip=1.0, ema_decay=0.995,
         bf16=True, decay_part=0.4, checkpoint_every=200, evaluate_every=400,
     )  # fmt: skip
-    prompts = PromptEncoderConfig(encoded_lift=True)
+    prompts = PromptEncoderConfig(encoded_lift=True, picture_channels=24)
     return TrainingPlan(
         codec=embedded(), prompts=prompts, uvit=embedded_uvit(prompts), first=stage_1,
         second=replace(stage_1, steps=5000, learning_rate=7e-4), denoiser=stage_2,
@@ -60,7 +60,9 @@ def embedded_plan() -> TrainingPlan:
 
 def smoke() -> TrainingPlan:
     """The same chain with networks and batches so small that it ends in seconds; its shapes are noise."""
-    prompts = PromptEncoderConfig(width=48, heads=3, image_blocks=1, lift_channels=4, encoded_lift=True)
+    prompts = PromptEncoderConfig(
+        width=48, heads=3, image_blocks=1, lift_channels=4, encoded_lift=True, picture_channels=2
+    )
     vqvae = VQVAEConfig(
         packed_size=16, widths=(8, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1), latent_channels=16, norm_groups=0
     )
