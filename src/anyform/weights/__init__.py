@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from anyform.weights.digest import sha256
 from anyform.weights.embedded import EMBEDDED, embedded_file, embedded_index
-from anyform.weights.hub import RELEASED, Released, accept_licence, accepted_licences
+from anyform.weights.hub import accept_licence, accepted_licences, published_as
+from anyform.weights.released import RELEASED, Released
 from anyform.weights.resolve import resolve
 from anyform.weights.stream import InMemory, TensorFile, Tensors, convert_pickle, open_tensors, write_safetensors
 from anyform.weights.tensors import read_header, read_safetensors
@@ -27,6 +28,7 @@ __all__ = [
     "embedded_file",
     "embedded_index",
     "open_tensors",
+    "published_as",
     "read_header",
     "read_safetensors",
     "resolve",

@@ -1,8 +1,9 @@
-"""Released checkpoints: what is known about them, the licence the user accepts once, and their download.
+"""Released checkpoints: the licence the user accepts once, their download, and the hash that every file must keep.
 
 The hub is touched only where one of these ids is named and nothing forbids the network. Files land in the usual
-Hugging Face cache (`HF_HOME`, `HF_HUB_CACHE`); a large file's cache name is the SHA-256 that the hub states for it, and
-it is compared with the bytes at every use (remembered per size and modification time).
+Hugging Face cache (`HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN`, read when a download begins), whole or not at
+all. The SHA-256 of a file is the pinned one, else the one the hub states, else the one found at its first use; it is
+compared at every use after (hashed again only where size or modification time changed).
 """
 
 from __future__ import annotations
@@ -12,54 +13,14 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from anyform.device import home, is_offline
+from anyform.device import home
 from anyform.errors import LicenceNotAccepted, WeightsError
-from anyform.weights.digest import verify
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Released:
-    """A checkpoint that others published. commercial_use: "yes", "no" or "unknown", about what is made with it."""
-
-    id: str
-    system: str
-    prompt: str
-    licence: str
-    licence_url: str
-    commercial_use: str
-    files: tuple[str, ...]
-
-
-def _wala(name: str, prompt: str, *files: str) -> Released:
-    return Released(
-        id=f"ADSKAILab/WaLa-{name}",
-        system="wala",
-        prompt=prompt,
-        licence="Autodesk Non-Commercial (3D Generative) v1.0, covers outputs",
-        licence_url="https://github.com/AutodeskAILab/WaLa/blob/main/LICENSE.md",
-        commercial_use="no",
-        files=files or ("checkpoint.ckpt", "args.json"),
-    )
-
-
-RELEASED: dict[str, Released] = {
-    entry.id: entry
-    for entry in (
-        _wala("SV-1B", "image"),
-        _wala("SK-1B", "sketch"),
-        _wala("VX16-1B", "voxels 16³"),
-        _wala("PC-1B", "points"),
-        _wala("DM1-1B", "1 depth map"),
-        _wala("DM4-1B", "4 depth maps"),
-        _wala("DM6-1B", "6 depth maps"),
-        _wala("RGB4-1B", "4 views"),
-        _wala("MVDream-DM6", "text to 6 depth maps", "checkpoint.ckpt"),
-        _wala("MVDream-RGB4", "text to 4 views", "checkpoint.ckpt"),
-    )
-}
+from anyform.types.progress import Report, silent
+from anyform.weights.digest import sha256, verify
+from anyform.weights.released import RELEASED, Released
+from anyform.weights.transfer import fetch_file
 
 
 def accepted_licences() -> dict[str, str]:
@@ -78,15 +39,7 @@ def accept_licence(name: str) -> Released:
     released = RELEASED.get(name)
     if released is None:
         raise WeightsError(f"{name!r} is no released checkpoint that anyform knows: see `anyform models`")
-    accepted = {**accepted_licences(), name: released.licence}
-    target = _licence_file()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(accepted, indent=1), encoding="utf-8")
-        partial.replace(target)
-    except OSError as error:
-        raise WeightsError(f"the licence cannot be recorded in ANYFORM_HOME: {error.strerror}") from error
+    _write_json(_licence_file(), {**accepted_licences(), name: released.licence}, "the licence")
     return released
 
 
@@ -94,7 +47,7 @@ def _licence_file() -> Path:
     return home() / "licences.json"
 
 
-def download(name: str) -> Path:
+def download(name: str, report: Report = silent) -> Path:
     """The local folder of a released checkpoint with all its files, fetched if they are not cached yet.
 
     Raises LicenceNotAccepted before the first byte, WeightsError for anything the hub answers but the files.
@@ -106,8 +59,18 @@ def download(name: str) -> Path:
             f"read {released.licence_url} and repeat with --accept-licence {name}"
         )
     with _lock(name):
-        paths = [_fetch(released, file) for file in released.files]
-    return paths[0].parent
+        paths = [fetch_file(released, file, report) for file in released.files]
+        for file, path in zip(released.files, paths, strict=True):
+            _check(released, file, path)
+    return paths[0].parents[released.files[0].count("/")]
+
+
+def published_as(path: Path) -> Released | None:
+    """The released checkpoint whose folder in a Hugging Face cache this is; None for any other place."""
+    for part in path.absolute().parts:
+        if part.startswith("models--"):
+            return RELEASED.get(part.removeprefix("models--").replace("--", "/", 1))
+    return None
 
 
 @contextmanager
@@ -124,51 +87,42 @@ def _lock(name: str) -> Iterator[None]:
         yield
 
 
-def _fetch(released: Released, file: str) -> Path:
-    # huggingface_hub reads its environment when it is imported, so this import stays inside the call. Without these
-    # two it also asks its hub for a list of coding agents, even for files that are cached.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    if is_offline():
-        os.environ["HF_HUB_OFFLINE"] = "1"
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    # The base of its errors is the one of its transport, whose library has changed between its versions.
-    transport_error: type[Exception] = HfHubHTTPError.__bases__[0]
-    try:
-        path = Path(hf_hub_download(released.id, file, local_files_only=is_offline(), library_name="anyform"))
-    except (OSError, transport_error, ValueError) as error:
-        raise WeightsError(f"{released.id}: {_advice(released, file, error)}") from error
-    with path.open("rb") as opened:
-        start = opened.read(64).lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html")):
+def _check(released: Released, file: str, path: Path) -> None:
+    """Compare a cached file with its pinned hash, the one the hub stated, and the one recorded at its first use."""
+    pinned, stated = released.sha256.get(file), path.resolve().name
+    if pinned is None and re.fullmatch(r"[0-9a-f]{64}", stated):
+        pinned = stated  # the cache names a large file by the hash that the hub stated for it
+    if pinned is not None:
+        verify(path, pinned)
+    record = home() / "recorded" / f"{released.id.replace('/', '--')}.json"
+    known = _read_record(record)
+    found = sha256(path)
+    if known.get(file, found) != found:
         raise WeightsError(
-            f"{released.id}: the hub sent a web page instead of {file}: sign in (HF_TOKEN), check the proxy, "
-            "and delete this model from the Hugging Face cache before trying again"
+            f"the hash of {file!r} of {released.id} differs from the one recorded at its first use: expected "
+            f"{known[file][:12]}…, found {found[:12]}…; if its authors published a new version that you trust, delete "
+            f"{record.name} in the folder recorded of ANYFORM_HOME"
         )
-    stated = path.resolve().name
-    if re.fullmatch(r"[0-9a-f]{64}", stated):
-        verify(path, stated)
-    return path
+    if file not in known:
+        _write_json(record, {**known, file: found}, "the hash of a weights file")
 
 
-def _advice(released: Released, file: str, error: Exception) -> str:
-    """One sentence for what the hub answered; never its body, which may echo tokens or be a page of HTML."""
-    page = f"https://huggingface.co/{released.id}"
-    cause: BaseException | None = error
-    status = None
-    while cause is not None and status is None:
-        status = getattr(getattr(cause, "response", None), "status_code", None)
-        cause = cause.__cause__ or cause.__context__
-    if status in {401, 403}:
-        return f"access was refused (HTTP {status}): ask for access at {page} and set HF_TOKEN"
-    if status == 404:
-        return f"{file} was not found (HTTP 404): the model may have moved; look at {page} or give a folder"
-    if status == 429:
-        return "the hub asks for a pause (HTTP 429): try again in some minutes"
-    if status is not None:
-        files = ", ".join(released.files)
-        return f"the hub failed (HTTP {status}): try again later, or give a folder that holds {files}"
-    if is_offline():
-        return f"{file} is not in the cache and the network is off (ANYFORM_OFFLINE): fetch it once online"
-    return f"{file} could not be fetched completely ({type(error).__name__}): check the network and try again"
+def _read_record(path: Path) -> dict[str, str]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path.name} in ANYFORM_HOME is damaged: delete it to record the hashes again") from error
+    return known if isinstance(known, dict) else {}
+
+
+def _write_json(target: Path, content: dict[str, str], what: str) -> None:
+    """Replace a small file of ANYFORM_HOME in one step."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        partial.replace(target)
+    except OSError as error:
+        raise WeightsError(f"{what} cannot be recorded in ANYFORM_HOME: {error.strerror}") from error

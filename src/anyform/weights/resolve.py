@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 
 from anyform.errors import WeightsError
+from anyform.types.progress import Report, silent
 from anyform.weights.embedded import EMBEDDED, embedded_file
-from anyform.weights.hub import RELEASED, download
+from anyform.weights.hub import download
+from anyform.weights.released import RELEASED
 
 
-def resolve(weights: str | Path) -> Path:
+def resolve(weights: str | Path, report: Report = silent) -> Path:
     """A folder or file that exists, an embedded name, or a released id (then fetched) -> its path.
 
     Raises WeightsError where it is none of these, LicenceNotAccepted where the id's licence is not accepted yet.
@@ -19,7 +21,7 @@ def resolve(weights: str | Path) -> Path:
     if "\0" in text:
         raise WeightsError("the name of the weights holds a NUL character")
     if text in RELEASED:
-        return download(text)
+        return download(text, report)
     if text in EMBEDDED:
         return embedded_file(text)
     path = Path(weights).expanduser()

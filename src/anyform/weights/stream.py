@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol, runtime_checkable
 
 from anyform.errors import BadInput, WeightsError
 from anyform.weights.digest import verify
@@ -32,6 +32,7 @@ _CODES = {
 }  # fmt: skip
 
 
+@runtime_checkable
 class Tensors(Protocol):
     """Named tensors whose values can be asked for one by one."""
 
@@ -141,7 +142,8 @@ class TensorFile:
             if not count:
                 raise WeightsError(f"{self.path.name!r} ends inside the tensor {name[:80]!r}; fetch it again")
             view = view[count:]
-        if piece.is_floating_point() and piece.element_size() > 1:
+        # attention masks that are saved with a model (ImageBind's text) hold -inf by design
+        if piece.is_floating_point() and piece.element_size() > 1 and not name.endswith(".mask"):
             low, high = torch.aminmax(piece)
             if not (torch.isfinite(low) and torch.isfinite(high)):
                 raise WeightsError(

@@ -14,7 +14,7 @@ from anyform.systems.wala import checkpoint
 from anyform.systems.wala.released_shapes import infer
 from anyform.types.camera import Cameras
 from anyform.types.prompt import Image, Points, Sketch, Views, Voxels
-from anyform.weights import pickle_child
+from anyform.weights import InMemory
 
 KINDS = {
     "voxels": ("voxel_state", {}, 40, {"use_voxel_conditions": True, "voxel_dim": 8}),
@@ -67,21 +67,6 @@ def prompt_of(kind: str):
     depth = rng.uniform(1, 3, (2, 48, 48, 1)).astype(np.float32)
     depth[:, :5] = np.inf
     return Views("depth", depth, cameras, tuple(views))
-
-
-@pytest.fixture(autouse=True)
-def _in_process(request, monkeypatch) -> None:
-    """The child that reads pickles, without its process: one start of torch a test would take minutes."""
-    if "child_process" in request.node.name:
-        return
-
-    def convert(source: Path, target: Path) -> Path:
-        refusal = pickle_child.convert(str(source), str(target))
-        if refusal is not None:
-            raise WeightsError(refusal)
-        return target
-
-    monkeypatch.setattr(checkpoint, "convert_pickle", convert)
 
 
 def test_a_published_folder_is_read_through_the_child_process(folders, miniature) -> None:
@@ -172,13 +157,13 @@ def test_optional_parts_are_seen_in_the_shapes(miniature) -> None:
         **miniature.voxel_state(2),
     }
     args = {"resolution": 64, "diffusion_model_var_type": "FIXED_LARGE", "normalize_latent": "l2_norm"}
-    config = infer(state, args)
+    config = infer(InMemory(state), args)
     assert (config.uvit.patch, config.uvit.registers, config.uvit.learnable_skip, config.uvit.depth) == (2, 3, 4, 3)
     assert not config.uvit.pooled_modulation
     assert config.vqvae.transformer_blocks == (2, 2)
     assert config.vqvae.normalised_codes
     assert config.variance == "fixed_large"
-    model = checkpoint.assemble(state, config)
+    model = checkpoint.assemble(InMemory(state), config)
     assert torch.equal(
         model.vqvae.encoder.tblocks.blocks[1].k.weight, state["autoencoder.encoder.t_blocks.1.att.to_k.1.weight"]
     )
@@ -186,7 +171,7 @@ def test_optional_parts_are_seen_in_the_shapes(miniature) -> None:
         **miniature.uvit_state(0, cross=False, pooled=False, factor=0),
         **miniature.vq_state(1),
     }
-    model = checkpoint.assemble(unconditional, infer(unconditional, {"resolution": 64}))
+    model = checkpoint.assemble(InMemory(unconditional), infer(InMemory(unconditional), {"resolution": 64}))
     assert model.conditions is None
     assert model.config.uvit.condition_width == 0
 
@@ -199,8 +184,8 @@ def test_ema_and_compiled_weights_are_a_choice(miniature, tmp_path) -> None:
     assert torch.equal(checkpoint.load(folder).network.stem.weight, plain[name])
     assert torch.equal(checkpoint.load(folder, "ema").network.stem.weight, averaged[name])
     with pytest.raises(WeightsError, match="no EMA weights"):
-        checkpoint.select({f"state_dict.{name}": plain[name]}, "ema")
-    assert torch.equal(checkpoint.select(plain, "state_dict")[name], plain[name])
+        checkpoint.select([f"state_dict.{name}"], "ema")
+    assert checkpoint.select(plain, "state_dict")[name] == name
 
 
 def test_null_tokens_are_the_embeddings_themselves(folders, miniature) -> None:
@@ -250,15 +235,15 @@ def test_other_models_are_refused_with_the_first_keys(miniature, tmp_path) -> No
     with pytest.raises(
         WeightsError, match=r"16 tensors are missing \(autoencoder.decoder.res_2_1.in_conv.bias, .*, .*\)"
     ):
-        checkpoint.assemble(missing, infer(missing, {"resolution": 64}))
+        checkpoint.assemble(InMemory(missing), infer(InMemory(missing), {"resolution": 64}))
     extra = {**state, "network.unet.surprise": torch.zeros(1), "cond_zero_emb": torch.zeros(1)}
     with pytest.raises(WeightsError, match=r"2 are unexpected \(cond_zero_emb, network.unet.surprise\)"):
-        checkpoint.assemble(extra, infer(extra, {"resolution": 64}))
+        checkpoint.assemble(InMemory(extra), infer(InMemory(extra), {"resolution": 64}))
     shape = {**state, "network.unet.out.0.bias": torch.zeros(7)}
     with pytest.raises(WeightsError, match=r"network.unet.out.0.bias is \(7,\), expected \(32,\)"):
-        checkpoint.assemble(shape, infer(shape, {"resolution": 64}))
+        checkpoint.assemble(InMemory(shape), infer(InMemory(shape), {"resolution": 64}))
     with pytest.raises(WeightsError, match=r"network\.unet\.pos_emb is missing"):
-        infer({"model.diffusion_model.weight": torch.zeros(1)}, {})
+        infer(InMemory({"model.diffusion_model.weight": torch.zeros(1)}), {})
     for args, message in [
         ({"resolution": 256}, "latent of 12³, the denoiser works on 6³"),
         ({"wavelet": "haar"}, "wavelet = 'haar'"),
@@ -267,7 +252,7 @@ def test_other_models_are_refused_with_the_first_keys(miniature, tmp_path) -> No
         ({"padding_mode": "reflect"}, "reflect"),
     ]:
         with pytest.raises(WeightsError, match=message):
-            infer(state, {"resolution": 64, **args})
+            infer(InMemory(state), {"resolution": 64, **args})
 
 
 def test_damaged_files_are_refused(miniature, tmp_path) -> None:

@@ -13,6 +13,7 @@ from anyform.diffusion.schedule import cosine
 from anyform.systems.wala.denoiser import UVitDenoiser
 from anyform.systems.wala.released_keys import UVIT_KEYS, fill, released_names
 from anyform.systems.wala.uvit import UVit, UVitConfig, fixed_positions, time_features
+from anyform.weights import InMemory
 
 SMALL = UVitConfig(
     grid=6, width=48, heads=4, depth=2, channels=32, num_res_blocks=2, condition_width=40, condition_channels=32
@@ -67,10 +68,10 @@ def test_parameter_counts_of_the_released_models() -> None:
 def test_the_network_is_the_published_formula(miniature, config: UVitConfig, options: dict) -> None:
     state = {name: value.double() for name, value in miniature.uvit_state(3, **options).items()}
     with torch.device("meta"):
-        network = UVit(config)
+        network = UVit(config).double()
     names = released_names(network, UVIT_KEYS, "network.")
     assert sorted(names.values()) == sorted(state)
-    fill(network, state, names)
+    fill(network, InMemory(state), names)
     x, t, condition = inputs()
     tokens = condition.tokens if config.condition_width else None
     with torch.no_grad():

@@ -9,15 +9,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from anyform.encoders.dinov2 import Dinov2Config
+from anyform.encoders.dinov2 import Dinov2, Dinov2Config
 from anyform.encoders.pointnet import PointNetConfig
 from anyform.encoders.voxels import VoxelEncoderConfig
 from anyform.errors import BadInput, WeightsError
@@ -33,18 +33,33 @@ from anyform.systems.wala.released_keys import (
 from anyform.systems.wala.released_shapes import ReleasedConfig, infer, read_args
 from anyform.systems.wala.uvit import UVit, UVitConfig
 from anyform.systems.wala.vqvae import VQVAE, VQVAEConfig
-from anyform.weights import convert_pickle, read_safetensors
+from anyform.weights import Tensors, memory, open_tensors, write_safetensors
+from anyform.weights.stream import code_of
 
 CHECKPOINT, ARGS, CONFIG = "checkpoint.ckpt", "args.json", "config.json"
 _FORMAT = "anyform released wala 1"
 _ENCODERS = (Dinov2Config, PointNetConfig, VoxelEncoderConfig)
 
+# What a generation at 256³ held besides its weights (benchmarks/wala.py --part released).
+WORKING_BYTES = 1_500_000_000
+
 WhichWeights = Literal["state_dict", "ema"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where the weights go, and in which formats. fast: large matrices in bfloat16, the rest float32."""
+
+    device: str = "cpu"
+    fast: bool = False
+
+
+PLAIN = Plan()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReleasedWala:
-    """The networks of one checkpoint, in evaluation mode on the CPU; an unconditional one has no `conditions`."""
+    """The networks of one checkpoint, in evaluation mode; an unconditional one has no `conditions`."""
 
     config: ReleasedConfig
     vqvae: VQVAE
@@ -64,65 +79,61 @@ def is_released(path: Path) -> bool:
     return path.suffix == ".ckpt"
 
 
-def load(path: Path, weights: WhichWeights = "state_dict") -> ReleasedWala:
-    """A published folder, its `.ckpt` file, or a converted folder.
+def load(path: Path, weights: WhichWeights = "state_dict", *, plan: Plan = PLAIN) -> ReleasedWala:
+    """A published folder, its `.ckpt` file, or a converted folder; tensors stream straight to where `plan` wants them.
 
     weights: "ema" takes the averaged weights that some checkpoints also hold; the published loader does not use them. A
     converted folder holds the one that was chosen then. Raises WeightsError, and loads nothing, for any disagreement.
     """
     if _is_converted(path):
-        return _load_converted(path)
+        return _load_converted(path, plan)
     checkpoint = path / CHECKPOINT if path.is_dir() else path
     args = read_args(checkpoint.with_name(ARGS))
-    with tempfile.TemporaryDirectory(prefix="anyform-wala-") as folder:
-        tensors, _ = read_safetensors(convert_pickle(checkpoint, Path(folder) / "checkpoint.safetensors"))
-        tensors = select(tensors, weights)
-        return assemble(tensors, infer(tensors, args))
+    file = open_tensors(checkpoint)
+    tensors = file.renamed(select(file, weights))
+    return assemble(tensors, infer(tensors, args), plan)
 
 
-def select(tensors: Mapping[str, Tensor], weights: WhichWeights) -> dict[str, Tensor]:
-    """The state that was asked for, as float32, without the prefixes of its wrappers.
+def select(names: Iterable[str], weights: WhichWeights) -> dict[str, str]:
+    """Released name -> name in the checkpoint, of the state that was asked for, without its wrappers' prefixes.
 
-    tensors: names joined by dots, as `convert_pickle` writes them, or a bare state dict.
+    names: joined by dots, as `open_tensors` gives them, or those of a bare state dict.
     """
     prefix = {"state_dict": "state_dict.", "ema": "state_dict_ema.module."}[weights]
-    chosen = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+    present = list(names)
+    chosen = {name[len(prefix) :]: name for name in present if name.startswith(prefix)}
     if not chosen and weights == "state_dict":
-        chosen = dict(tensors)
+        chosen = {name: name for name in present}
     if not chosen:
         raise WeightsError("this checkpoint holds no EMA weights (state_dict_ema): load it with weights 'state_dict'")
-    return {
-        name.replace("_orig_mod.", ""): value.float() if value.is_floating_point() else value
-        for name, value in chosen.items()
-    }
+    return {name.replace("_orig_mod.", ""): old for name, old in chosen.items()}
 
 
-def assemble(tensors: Mapping[str, Tensor], config: ReleasedConfig) -> ReleasedWala:
+def assemble(tensors: Tensors, config: ReleasedConfig, plan: Plan = PLAIN) -> ReleasedWala:
     """Build the networks and fill them from tensors under their released names; strict."""
-    model = _empty(config)
+    model = _empty(config, plan)
     tables = {"vq": (VQVAE_KEYS, "autoencoder."), "net": (UVIT_KEYS, "network.")}
     if config.condition is not None:
         tables["cond"] = (CONDITION_KEYS[config.condition.kind], "")
     names = {part: released_names(module, *tables[part]) for part, module in model.parts().items()}
     check_complete((name for part in names.values() for name in part.values()), tensors)
     for part, module in model.parts().items():
-        fill(module, tensors, names[part])
-        module.eval()
+        fill(module, tensors, names[part], plan.device)
+        module.eval().requires_grad_(False)
     return model
 
 
 def convert(path: Path, out: Path, *, weights: WhichWeights = "state_dict", dtype: torch.dtype = torch.float32) -> Path:
     """Write a published checkpoint as a converted folder `out`, which must not exist yet; all of it or nothing."""
-    from safetensors.torch import save_file
-
     if out.exists():
         raise BadInput(f"{out.name!r} exists: choose another folder")
     model = load(path, weights)
     try:
         with tempfile.TemporaryDirectory(prefix=f"{out.name}.", suffix=".partial", dir=out.parent) as folder:
             for part, module in model.parts().items():
-                state = {name: value.to(dtype).contiguous() for name, value in module.state_dict().items()}
-                save_file(state, Path(folder) / f"{part}.safetensors")
+                state = module.state_dict()
+                table = {name: (code_of(dtype), tuple(value.shape)) for name, value in state.items()}
+                write_safetensors(Path(folder) / f"{part}.safetensors", table, lambda name, s=state: s[name].to(dtype))
             text = json.dumps({"format": _FORMAT, **dataclasses.asdict(model.config)}, indent=1)
             (Path(folder) / CONFIG).write_text(text, encoding="utf-8")
             Path(folder).chmod(0o755)
@@ -135,23 +146,41 @@ def _is_converted(path: Path) -> bool:
     return path.is_dir() and all((path / name).is_file() for name in (CONFIG, "vq.safetensors", "net.safetensors"))
 
 
-def _load_converted(folder: Path) -> ReleasedWala:
+def _load_converted(folder: Path, plan: Plan) -> ReleasedWala:
     config = _read_config(read_args(folder / CONFIG))
-    model = _empty(config)
+    model = _empty(config, plan)
     for part, module in model.parts().items():
-        tensors, _ = read_safetensors(folder / f"{part}.safetensors")
+        tensors = open_tensors(folder / f"{part}.safetensors")
         own = {name: name for name in module.state_dict()}
         check_complete(own, tensors)
-        fill(module, {name: value.float() for name, value in tensors.items()}, own)
-        module.eval()
+        fill(module, tensors, own, plan.device)
+        module.eval().requires_grad_(False)
     return model
 
 
-def _empty(config: ReleasedConfig) -> ReleasedWala:
-    """The networks without memory for their weights."""
+def _empty(config: ReleasedConfig, plan: Plan) -> ReleasedWala:
+    """The networks without memory for their weights, in the number formats of the plan.
+
+    Raises OutOfMemory where they could not be filled and run on the plan's device.
+    """
     with torch.device("meta"):
         conditions = None if config.condition is None else ReleasedConditions(config.condition)
-        return ReleasedWala(config, VQVAE(config.vqvae), UVit(config.uvit), conditions)
+        model = ReleasedWala(config, VQVAE(config.vqvae), UVit(config.uvit), conditions)
+    if plan.fast:
+        model.network.narrow()
+        encoder = None if conditions is None else conditions.encoder
+        for module in encoder.blocks.modules() if isinstance(encoder, Dinov2) else ():
+            if isinstance(module, nn.Linear):  # points and voxels are read by small networks, which stay float32
+                module.to(torch.bfloat16)
+    memory.require(needed_bytes(model), plan.device, "this WaLa model")
+    return model
+
+
+def needed_bytes(model: ReleasedWala) -> int:
+    """Peak memory of loading and running it: its weights, and what sampling and decoding were measured to add."""
+    stored = (value for module in model.parts().values() for value in module.state_dict().values())
+    cells = (model.config.sdf_size / 256) ** 3
+    return sum(value.numel() * value.element_size() for value in stored) + round(WORKING_BYTES * cells)
 
 
 def _read_config(fields: dict[str, Any]) -> ReleasedConfig:

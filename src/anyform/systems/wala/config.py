@@ -8,6 +8,7 @@ from typing import Literal
 from anyform.errors import BadSetting
 
 Quality = Literal["draft", "standard", "high"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 # quality -> (sampling steps, marching-cubes resolution, faces, texture edge; 0 = colours on vertices)
 QUALITIES: dict[str, tuple[int, int, int, int]] = {
@@ -31,11 +32,14 @@ class WalaSettings:
     faces: int | None = None  # triangles at most
     resolution: int | None = None  # edge of the grid that is meshed, 64..512
     texture_size: int | None = None  # pixels; 0 = colours on vertices
+    precision: Precision = "auto"  # of released networks; auto: bfloat16 where the hardware multiplies it natively
     smoothing: int = 8  # rounds of Taubin smoothing of the surface; 0 = as the network left it
 
     def __post_init__(self) -> None:
         if self.quality not in QUALITIES:
             raise BadSetting(f"quality is one of {', '.join(QUALITIES)}, got {str(self.quality)[:40]!r}")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise BadSetting(f"precision is auto, float32 or bfloat16, got {str(self.precision)[:40]!r}")
         limits = {
             "num_inference_steps": (2, 1000),
             "guidance_scale": (0.0, 50.0),

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from anyform.errors import WeightsError
+from anyform.weights import Tensors
 
 KeyTable = tuple[tuple[str, str], ...]
 
@@ -204,20 +206,21 @@ def check_complete(expected: Iterable[str], found: Iterable[str], ignored: re.Pa
         raise WeightsError(f"these are not the weights of this WaLa model: {' and '.join(parts)}; nothing was loaded")
 
 
-def fill(module: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
-    """Put `tensors`, called by `names[ours]`, into the module (built on the meta device); all shapes must agree.
+def fill(module: nn.Module, tensors: Tensors, names: Mapping[str, str], device: str | torch.device = "cpu") -> None:
+    """Stream `tensors`, called by `names[ours]`, into the module (built on the meta device); all shapes must agree.
 
-    The values are copied: where a tensor lies in its file decides its alignment, and that the last bits of a product.
+    Each tensor is read straight into the dtype that the module has for it, on `device`.
     """
     own = module.state_dict()
     wrong = [
-        f"{names[name]} is {tuple(tensors[names[name]].shape)}, expected {tuple(value.shape)}"
+        f"{names[name]} is {tensors.shape(names[name])}, expected {tuple(value.shape)}"
         for name, value in own.items()
-        if tensors[names[name]].shape != value.shape
+        if tensors.shape(names[name]) != tuple(value.shape)
     ]
     if wrong:
         raise WeightsError(
             f"these are not the weights of this WaLa model: {len(wrong)} tensors have another shape "
             f"({'; '.join(wrong[:3])}); nothing was loaded"
         )
-    module.load_state_dict({name: tensors[names[name]].clone() for name in own}, strict=True, assign=True)
+    state = {name: tensors.read(names[name], value.dtype, device) for name, value in own.items()}
+    module.load_state_dict(state, strict=True, assign=True)

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from anyform.diffusion.samplers import Variance
 from anyform.encoders.dinov2 import Dinov2Config
 from anyform.encoders.pointnet import PointNetConfig
@@ -23,6 +21,7 @@ from anyform.systems.wala.conditions_released import ReleasedConditionConfig
 from anyform.systems.wala.uvit import UVitConfig
 from anyform.systems.wala.vqvae import VQVAEConfig
 from anyform.systems.wala.wavelet_tree import Padding, level_sizes
+from anyform.weights import Tensors
 
 _MAX_ARGS_BYTES = 2**20
 _DINO_HEAD_WIDTH = 64  # of every published DINOv2
@@ -44,8 +43,8 @@ class ReleasedConfig:
 class _Shapes:
     """Shapes by released name; asking for one that is not there says that this is another model."""
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self._shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    def __init__(self, tensors: Tensors) -> None:
+        self._shapes = {name: tensors.shape(name) for name in tensors}
 
     def __contains__(self, name: str) -> bool:
         return name in self._shapes
@@ -64,8 +63,11 @@ class _Shapes:
         return max((int(m[1]) + 1 for m in map(pattern.match, self._shapes) if m is not None), default=0)
 
 
-def infer(tensors: Mapping[str, Tensor], args: Mapping[str, Any]) -> ReleasedConfig:
-    """tensors: released names without checkpoint prefixes. Raises WeightsError for another architecture."""
+def infer(tensors: Tensors, args: Mapping[str, Any]) -> ReleasedConfig:
+    """tensors: released names without checkpoint prefixes; only their shapes are asked for.
+
+    Raises WeightsError for another architecture.
+    """
     _require(args, "wavelet", "bior6.8")
     _require(args, "max_depth", 3)
     _require(args, "max_training_level", 2)

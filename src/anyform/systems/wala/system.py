@@ -96,12 +96,12 @@ class Wala:
         Noise by `torch.randn`: x_T first, then one draw a step, the last included. start: clean latents to begin from,
         noised to `variation` of the chain (0 = as they are, 1 = pure noise) before denoising.
         """
-        network = self.denoiser.network
-        config = network.config
+        config, device = self.denoiser.network.config, self.denoiser.network.head.weight.device
         generator = torch.Generator().manual_seed(seed)
         tensor = condition.tokens if condition.tokens is not None else condition.grid
         count = 1 if tensor is None else len(tensor)
         noise = torch.randn(count, config.latent_channels, *(config.grid,) * 3, generator=generator)
+        noise = noise.to(device)  # drawn on the CPU, so that a seed means the same everywhere
         timesteps, x = spaced_timesteps(num_inference_steps), noise
         if start is not None and variation < 1:
             timesteps = shortened(timesteps, variation)
@@ -127,7 +127,7 @@ class Wala:
     def decode(self, latent: Tensor) -> NDArray[np.float32]:
         """Latents of `sample` -> (B, N, N, N) distances in world units, negative inside."""
         spoil = fault_point("decode")
-        sdf = self.codec.decode(latent).float().numpy()
+        sdf = self.codec.decode(latent).float().cpu().numpy()
         return sdf * np.float32("nan") if spoil else sdf
 
     def generate_sdf(self, prompt: Prompt, *, seed: int, report: Report = silent) -> NDArray[np.float32]:

@@ -249,14 +249,17 @@ class UVit(nn.Module):
         return _convolve(self.head, functional.silu(self.head_norm(h)))
 
     def in_bfloat16(self) -> UVit:
-        """A copy whose large matrices are bfloat16: half the memory, several times faster on a CPU with bfloat16 units,
-        and about 2 % from the float32 output. Normalisations, learned tokens, time, stem and head stay float32."""
-        fast = copy.deepcopy(self)
-        exact = [*fast.time.modules(), fast.stem, fast.head]
-        for module in fast.modules():
+        """`narrow` on a copy."""
+        return copy.deepcopy(self).narrow()
+
+    def narrow(self) -> UVit:
+        """Make the large matrices bfloat16, in place: half the memory, several times faster on a CPU with bfloat16
+        units, and about 2 % from the float32 output. Normalisations, learned tokens, time, stem, head stay float32."""
+        exact = [*self.time.modules(), self.stem, self.head]
+        for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv3d) and module not in exact:
                 module.to(torch.bfloat16)
-        return fast
+        return self
 
     @staticmethod
     def _residual_inputs(prepared: Prepared, index: int, number: int) -> tuple[Tensor, Tensor | None]:
