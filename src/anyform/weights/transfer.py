@@ -60,43 +60,29 @@ def _environment() -> None:
 
 def _transfer(released: Released, file: str, report: Report) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
-    from tqdm import tqdm
+    from huggingface_hub.utils import tqdm
 
     offline = is_offline()
     if not offline and not isinstance(try_to_load_from_cache(released.id, file), str):
-        metadata = get_hf_file_metadata(hf_hub_url(released.id, file), library_name="anyform")
-        _refuse_downgrade(hf_hub_url(released.id, file), metadata.location)
+        url = hf_hub_url(released.id, file)
+        _refuse_downgrade(url, get_hf_file_metadata(url, library_name="anyform").location)
 
-    class Bar(tqdm[Any]):
-        """Its bytes as our progress."""
+    class Bar(tqdm):
+        """The library's progress bar, silent, with its bytes as our progress."""
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            options.pop("name", None)
-            super().__init__(*arguments, **{**options, "file": _Nowhere()})
+            self.bytes_total, self.bytes_here = int(options.get("total") or 0), int(options.get("initial") or 0)
+            super().__init__(*arguments, **{**options, "disable": True})
 
         def update(self, n: float | None = 1) -> bool | None:
-            shown = super().update(n)
-            report(Progress(f"fetching {file}", int(self.n), int(self.total or 0)))
-            return shown
+            self.bytes_here += int(n or 0)
+            report(Progress(f"fetching {file}", self.bytes_here, self.bytes_total))
+            return super().update(n)
 
     kept = hf_hub_download(
-        released.id,
-        file,
-        local_files_only=offline,
-        library_name="anyform",
-        tqdm_class=Bar,  # type: ignore[arg-type]
-    )
+        released.id, file, local_files_only=offline, library_name="anyform", tqdm_class=Bar
+    )  # fmt: skip
     return Path(kept)
-
-
-class _Nowhere:
-    """Where the bar of the library writes: our reporter shows the progress instead."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        return
 
 
 def _refuse_downgrade(asked: str, location: str) -> None:
