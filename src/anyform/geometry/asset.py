@@ -77,3 +77,9 @@ class Asset:
         from anyform.geometry.formats import to_trimesh
 
         return to_trimesh(self.mesh)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:  # noqa: ARG002
+        """What a notebook shows: an orbitable model that needs no network, and a still picture of it."""
+        from anyform.notebook import mimebundle
+
+        return mimebundle(self)
