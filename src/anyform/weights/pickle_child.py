@@ -144,8 +144,15 @@ def _size(value: object = ()) -> tuple[int, ...]:
     return _naturals(value)
 
 
+class Table(dict):
+    """A dict whose attributes go nowhere: `Module.state_dict()` hangs `_metadata` on its OrderedDict."""
+
+    def __setstate__(self, _: object) -> None:
+        return
+
+
 def _table(*_: object) -> dict[Any, Any]:
-    return {}
+    return Table()
 
 
 _BUILDERS: dict[tuple[str, str], Callable[..., Any]] = {
