@@ -29,6 +29,7 @@ def build_parser() -> Parser:
     _models(_verb(verbs, "models", "the weights: licence, size, data, measured quality and cost"))
     _cite(_verb(verbs, "cite", "papers, licences and 'may I sell this?' for an asset made by anyform"))
     _doctor(_verb(verbs, "doctor", "what this machine can do, with a numeric self-test"))
+    _serve(_verb(verbs, "serve", "a page and a REST API over durable jobs, on this machine only by default"))
     _work(verbs)
     _weights(_verb(verbs, "weights", "convert checkpoints to safetensors"))
     return parser
@@ -109,6 +110,13 @@ def _doctor(verb: Parser) -> None:
 
     verb.set_defaults(run=run)
     verb.add_argument("--warm", action="store_true", help="make one draft asset too, so that caches are filled")
+
+
+def _serve(verb: Parser) -> None:
+    from anyform.cli.serve import add_arguments, run
+
+    verb.set_defaults(run=run)
+    add_arguments(verb)
 
 
 def _weights(verb: Parser) -> None:
