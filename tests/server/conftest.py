@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from anyform.geometry.asset import Asset
 from anyform.server.guard import Rules
 from anyform.server.http import create_app
 from anyform.server.jobs import Service, Settings
+from anyform.server.serving import http_server
 from anyform.server.store import FINISHED, Job
 from anyform.types.prompt import Image, Points, Text
 
@@ -32,7 +34,7 @@ class LightSettings:
     variation: float = 0.5
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def light_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server knows one system; its work is done by the light worker."""
     entry = api.Entry(
@@ -45,7 +47,7 @@ def light_system(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def make_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+def make_service(light_system: None, tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """Services on one data folder; the ones still open are stopped at the end."""
     made: list[Service] = []
 
@@ -106,3 +108,22 @@ def _wait_for(service: Service, job: str, *wanted: str) -> Job:
     finally:
         end()
     raise AssertionError(f"the job is still {found.state}")
+
+
+@pytest.fixture
+def live() -> Iterator[Callable[..., int]]:
+    """live(service, **rules): the port of a real server on loopback, in a thread of this process."""
+    running: list[tuple[Any, threading.Thread]] = []
+
+    def start(service: Service, **rules: Any) -> int:
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = http_server(service, Rules(**rules))
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        running.append((server, thread))
+        return listener.getsockname()[1]
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(20)

@@ -54,21 +54,12 @@ def check_address(address: Address) -> None:
 def serve(settings: Settings, address: Address, ready: Callable[[str], None]) -> int:
     """Serve until a signal. `ready(url)` is called once the port is open. Returns 0; raises Interrupted where a job
     was broken off (it goes on at the next start), BadInput where the port or the data folder is taken."""
-    try:
-        import uvicorn
-    except ImportError as error:
-        raise MissingDependency("uvicorn", extra="serve") from error
-
     check_address(address)
     with closing(_listen(address)) as listener:
         service = Service(settings)
         rules = _rules(settings, address)
         _log_to_stderr()
-        config = uvicorn.Config(
-            create_app(service, rules), http=_protocol(), ws="none", lifespan="off", log_config=None, access_log=False,
-            server_header=False, proxy_headers=False, timeout_keep_alive=KEEP_ALIVE, backlog=512,
-            h11_max_incomplete_event_size=MAX_HEADER_BYTES, timeout_graceful_shutdown=STOP_SECONDS,
-        )  # fmt: skip
+        server = http_server(service, rules)
         service.start()
         try:
             port, name = listener.getsockname()[1], address.host
@@ -76,7 +67,7 @@ def serve(settings: Settings, address: Address, ready: Callable[[str], None]) ->
                 "127.0.0.1" if name == "0.0.0.0" else "[::1]" if name == "::" else f"[{name}]" if ":" in name else name
             )
             ready(f"http://{shown}:{port}{rules.root_path}/")
-            uvicorn.Server(config).run([listener])
+            server.run([listener])
         except KeyboardInterrupt:  # uvicorn has ended in order and passes the signal on
             log.info("stopping")
         finally:
@@ -84,6 +75,20 @@ def serve(settings: Settings, address: Address, ready: Callable[[str], None]) ->
     if interrupted:
         raise Interrupted("stopped while a job ran; it goes on when the server starts again")
     return 0
+
+
+def http_server(service: Service, rules: Rules) -> Any:
+    """The uvicorn server of a service, not running yet. Raises MissingDependency without the extra `serve`."""
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise MissingDependency("uvicorn", extra="serve") from error
+    config = uvicorn.Config(
+        create_app(service, rules), http=_protocol(), ws="none", lifespan="off", log_config=None, access_log=False,
+        server_header=False, proxy_headers=False, timeout_keep_alive=KEEP_ALIVE, backlog=512,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES, timeout_graceful_shutdown=STOP_SECONDS,
+    )  # fmt: skip
+    return uvicorn.Server(config)
 
 
 def _rules(settings: Settings, address: Address) -> Rules:

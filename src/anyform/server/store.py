@@ -240,7 +240,7 @@ class Store:
         if job.state != QUEUED:
             return None
         rows = self._rows("SELECT COUNT(*) FROM jobs WHERE state = ? AND number <= ?", (QUEUED, job.number))
-        return rows[0][0]
+        return max(1, rows[0][0])  # 0: claimed since it was read
 
     def list(self, state: str | None, limit: int, before: int | None) -> list[Job]:
         """The newest jobs first, of one state or all, with a number below `before`."""
