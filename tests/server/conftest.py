@@ -20,7 +20,7 @@ from anyform.server.http import create_app
 from anyform.server.jobs import Service, Settings
 from anyform.server.serving import http_server
 from anyform.server.store import FINISHED, Job
-from anyform.types.prompt import Image, Points, Text
+from anyform.types.prompt import Audio, Image, Points, Sketch, Text, Views, Voxels
 
 HERE = Path(__file__).parent
 COMMAND = (sys.executable, "-S", "-E", str(HERE / "light_worker.py"))
@@ -41,7 +41,7 @@ def light_system(monkeypatch: pytest.MonkeyPatch) -> None:
         load=lambda weights, device, settings: pytest.fail("the server itself never loads a system"),
         settings=lambda quality: LightSettings(quality=quality),
         smaller=lambda settings: None,
-        accepts=(Text, Image, Points, Asset),
+        accepts=(Text, Image, Sketch, Audio, Points, Voxels, Views, Asset),
     )
     monkeypatch.setattr("anyform.api.SYSTEMS", {"light": entry})
 

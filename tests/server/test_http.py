@@ -17,6 +17,7 @@ from PIL import Image
 
 from anyform.server import store as states
 from anyform.server.jobs import Service
+from anyform.server.prompts import FILES
 from anyform.server.store import new_id
 
 Wait = Callable[..., Any]
@@ -261,7 +262,7 @@ def test_what_there_is_not(client: TestClient, service: Service, wait_for: Wait)
 def test_facts(client: TestClient, service: Service) -> None:
     assert client.get("/v1/health").json()["status"] == "ok"
     systems = client.get("/v1/models").json()["systems"]
-    assert systems[0]["name"] == "light" and systems[0]["accepts"] == ["text", "image", "points"]
+    assert systems[0]["name"] == "light" and set(systems[0]["accepts"]) == {"text", *FILES} - {"mask"}
     assert systems[0]["refines"] and {"name": "variation", "type": "float", "default": 0.5} in systems[0]["settings"]
     limits = client.get("/v1/limits").json()
     assert limits["max_text"] == 2000 and limits["formats"]["image"] == ["png", "jpg", "jpeg", "webp"]

@@ -31,7 +31,7 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 COOKIE = "anyform_session"
 OPEN_ROUTES = frozenset({"/v1/health", "/v1/ready", "/v1/session"})  # of /v1/, without a token
-MAX_HEADERS = 100
+MAX_HEADERS, MAX_HEADER_BYTES = 100, 32_768
 PATIENCE = 30.0  # seconds that a body may take …
 BYTES_PER_SECOND = 16_384  # … and a second more for each of these many bytes that came
 POLICY = (
@@ -112,8 +112,10 @@ class Guard:
         """Raise Problem for what is refused before any route is looked at."""
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         named = dict(headers)
-        if len(headers) > MAX_HEADERS:
-            raise Problem(431, "bad_input", f"there are {len(headers)} headers, at most {MAX_HEADERS} are read")
+        size = sum(len(name) + len(value) for name, value in headers)
+        if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
+            limit = f"at most {MAX_HEADERS} of {MAX_HEADER_BYTES} bytes together are read"
+            raise Problem(431, "bad_input", f"there are {len(headers)} headers of {size} bytes: {limit}")
         if "transfer-encoding" in named and "content-length" in named:
             raise Problem(400, "bad_input", "a body has either a length or a transfer encoding")
         host = [value for name, value in headers if name == "host"]

@@ -13,13 +13,12 @@ from typing import Any
 
 from anyform.cli.terminal import clean
 from anyform.errors import BadInput, Interrupted, MissingDependency
-from anyform.server.guard import LOOPBACK, Rules, log
+from anyform.server.guard import LOOPBACK, MAX_HEADER_BYTES, Rules, log
 from anyform.server.http import create_app
 from anyform.server.jobs import Service, Settings
 
 HEADER_SECONDS = 20.0  # a connection that has not sent a whole request by then is closed
 KEEP_ALIVE = 10  # seconds that an idle connection stays
-MAX_HEADER_BYTES = 32_768
 STOP_SECONDS = 5  # that open answers get to end
 
 
