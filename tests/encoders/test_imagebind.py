@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from anyform.encoders import imagebind, imagebind_inputs
+from anyform.encoders import clip_pictures, imagebind, imagebind_inputs
 from anyform.encoders.imagebind_network import ImageBind, ImageBindConfig, TrunkConfig
 from anyform.errors import BadInput, LicenceNotAccepted, WeightsError
 from anyform.types.prompt import Audio, Image, Points, Sketch, Text
@@ -141,8 +141,12 @@ def test_a_checkpoint_and_its_conversion_give_equal_vectors(checkpoint: Path, tm
         vector = first.embed(prompt)
         assert vector.shape == (first.dim,) == (32,) and vector.dtype == torch.float32
         assert torch.equal(vector, second.embed(prompt))
-    expected = own.embed("vision", torch.from_numpy(imagebind_inputs.picture(image))[None])[0]
+    expected = own.embed("vision", torch.from_numpy(clip_pictures.picture(image))[None])[0]
     assert torch.equal(first.embed(image), expected)
+    shown = torch.full((1, 3, 224, 224), 0.5).requires_grad_()
+    own.embed("vision", clip_pictures.normalised(shown)).sum().backward()
+    assert shown.grad is not None and shown.grad.abs().max() > 0
+    assert torch.allclose(first.images(shown).norm(dim=-1), torch.ones(1))
     assert first.features(sound).shape == (3, 32) and first.features(image).shape == (32,)
     assert converted.is_file()
     with pytest.raises(BadInput, match="not Points"):
@@ -197,7 +201,7 @@ def test_the_crop_rounds_halves_to_even(width: int, offset: int) -> None:
     ramp = np.zeros((224, width, 4), np.uint8)
     ramp[..., 0] = np.arange(width) % 251
     ramp[..., 3] = 255
-    found = imagebind_inputs.picture(Image(ramp))[0, 0]
+    found = clip_pictures.picture(Image(ramp))[0, 0]
     expected = (ramp[0, offset : offset + 224, 0].astype(np.float32) / 255 - 0.48145466) / 0.26862954
     assert np.abs(found - expected).max() < 1e-6
 
@@ -208,7 +212,7 @@ def test_a_picture_is_resized_in_eight_bits_and_its_alpha_dropped() -> None:
     small = Pillow.fromarray(rgba[..., :3]).resize((336, 224), Pillow.Resampling.BICUBIC)
     pixels = np.asarray(small)[:, 56:280] / 255
     expected = (pixels - [0.48145466, 0.4578275, 0.40821073]) / [0.26862954, 0.26130258, 0.27577711]
-    assert np.abs(imagebind_inputs.picture(Image(rgba)) - expected.transpose(2, 0, 1)).max() < 1e-5
+    assert np.abs(clip_pictures.picture(Image(rgba)) - expected.transpose(2, 0, 1)).max() < 1e-5
 
 
 def test_clips_are_cut_where_floating_point_cuts_them() -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from anyform.encoders import imagebind_inputs as inputs
+from anyform.encoders.clip_pictures import normalised, picture
 from anyform.encoders.clip_tokens import tokenise
 from anyform.encoders.imagebind_network import ImageBind, ImageBindConfig, TrunkConfig
 from anyform.errors import BadInput, LicenceNotAccepted, WeightsError
@@ -65,6 +66,10 @@ class ImageBindEncoder:
             self.model.features("audio", value[0]) if modality == "audio" else self.model.features(modality, value)[0]
         )
 
+    def images(self, pictures: Tensor) -> Tensor:
+        """Square renders (B, 3, H, H) in [0, 1] -> unit vectors (B, dim), differentiable in the pictures."""
+        return self.model.embed("vision", normalised(pictures))
+
     def _input(self, prompt: Prompt) -> tuple[str, Tensor]:
         if isinstance(prompt, Text):
             return "text", torch.from_numpy(tokenise([prompt.text]))
@@ -74,7 +79,7 @@ class ImageBindEncoder:
             paper = np.repeat(np.rint(255 * (1 - prompt.ink)).astype(np.uint8)[..., None], 3, -1)
             prompt = Image.from_rgba(paper)
         if isinstance(prompt, Image):
-            return "vision", torch.from_numpy(inputs.picture(prompt))[None]
+            return "vision", torch.from_numpy(picture(prompt))[None]
         if isinstance(prompt, Audio):
             return "audio", torch.from_numpy(inputs.sound(prompt, self.channels))[None]
         raise BadInput(

@@ -1,7 +1,7 @@
-"""Prompts -> the tensors that ImageBind was trained on, value by value (specs/encoders.md §1; imagebind/data.py).
+"""Sound -> the tensors that ImageBind was trained on, value by value (specs/encoders.md §1; imagebind/data.py).
 
-numpy and PIL only. What each step does looks arbitrary and is part of the weights: 8-bit bicubic, a crop whose offset
-rounds halves to even, clips whose bounds are cut off in floating point, padding before normalising.
+numpy only. Clips whose bounds are cut off in floating point and padding before normalising are part of the weights.
+Pictures: `clip_pictures.py`; text: `clip_tokens.py`.
 """
 
 from __future__ import annotations
@@ -12,29 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyform.encoders.mel import FRAME, RATE, log_mel, resample
-from anyform.types.prompt import Audio, Image
+from anyform.types.prompt import Audio
 
-SIZE = 224
 CLIPS, CLIP_SECONDS = 3, 2
 BANDS, FRAMES = 128, 204
-_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 _MEL_MEAN, _MEL_STD = -4.268, 9.138
-
-
-def picture(image: Image) -> NDArray[np.float32]:
-    """(3, 224, 224) normalised: alpha dropped as it is, the short side resized to 224, the centre cut out."""
-    from PIL import Image as Pillow
-
-    rgb = Pillow.fromarray(np.ascontiguousarray(image.rgba[..., :3]))
-    width, height = rgb.size
-    short = min(width, height)
-    size = (SIZE * width // short, SIZE * height // short)
-    if size != rgb.size:
-        rgb = rgb.resize(size, Pillow.Resampling.BICUBIC)
-    left, top = (round((side - SIZE) / 2) for side in size)
-    pixels = np.asarray(rgb)[top : top + SIZE, left : left + SIZE].astype(np.float32) / 255
-    return ((pixels - _MEAN) / _STD).transpose(2, 0, 1).astype(np.float32)
 
 
 def sound(audio: Audio, channels: str) -> NDArray[np.float32]:
