@@ -3,7 +3,8 @@
 Level l has resolution N_l cells a side and vertices 0 .. N_l. For x in [0, 1]³ let p = x N_l, i = min(⌊p⌋, N_l − 1) and
 f = p − i; the level's output is Σ over the eight corners c of Π_axis (c ? f : 1 − f) · table[offset_l + row(i + c)].
 row is (i (N + 1) + j)(N + 1) + k on a dense level and (i ⊕ j · 2654435761 ⊕ k · 805459861) mod rows, in 32 bits, on a
-hashed one (Müller et al. 2022, "Instant neural graphics primitives", Eq. 4). A row holds two numbers: a grid with four features a level is two levels of equal resolution.
+hashed one (Müller et al. 2022, "Instant neural graphics primitives", Eq. 4). A row holds two numbers: a grid with four
+features a level is two levels of equal resolution.
 """
 
 from __future__ import annotations
@@ -80,9 +81,12 @@ class GridEncoding(nn.Module):
         self.levels = levels(config)
         self.table = nn.Parameter(torch.empty(int(self.levels.offset[-1]), FEATURES).uniform_(-1e-4, 1e-4))
 
-    def forward(self, points: Float[Tensor, "n 3"], active: int | None = None) -> Float[Tensor, "n d"]:
-        """Levels from `active` on are 0 and cost nothing (None = all are used)."""
-        return encode(points, self.table, self.levels, len(self.levels.resolution) if active is None else active)
+    def forward(
+        self, points: Float[Tensor, "n 3"], active: int | None = None, *, twice: bool = False
+    ) -> Float[Tensor, "n d"]:
+        """Levels from `active` on are 0 and cost nothing (None = all in use); `twice`: the gradient has a gradient."""
+        used = len(self.levels.resolution) if active is None else active
+        return (encode_reference if twice else encode)(points, self.table, self.levels, used)
 
 
 def encode(points: Tensor, table: Tensor, grid: Levels, active: int) -> Tensor:
