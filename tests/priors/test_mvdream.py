@@ -15,6 +15,7 @@ from anyform.nn.autoencoder_kl import AutoencoderConfig
 from anyform.nn.ldm_keys import autoencoder_names, averaged_name, unet_names
 from anyform.nn.unet2d import UNet2DConfig
 from anyform.priors import mvdream
+from anyform.weights import RELEASED
 
 TINY = mvdream.MVDreamConfig(
     unet=UNet2DConfig(
@@ -62,6 +63,7 @@ def test_released_sizes() -> None:
     with torch.device("meta"):
         full = mvdream.MVDream(mvdream.MVDreamConfig())
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in full.named_children()}
+    assert sum(counts.values()) == RELEASED["ADSKAILab/WaLa-MVDream-DM6"].parameters
     camera = 16 * 1280 + 1280 + 1280 * 1280 + 1280
     assert counts["unet"] == 865_910_724 + camera  # Stable Diffusion 2.1's U-Net
     assert counts["autoencoder"] == 83_653_863

@@ -56,12 +56,18 @@ def pipeline() -> Any:
             hidden_act="gelu", projection_dim=WIDTH,
         )
     )  # fmt: skip
+    tower = transformers.CLIPVisionModelWithProjection(
+        transformers.CLIPVisionConfig(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, patch_size=4,
+            image_size=8, projection_dim=WIDTH,
+        )
+    )  # fmt: skip
     from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 
     normaliser = StableUnCLIPImageNormalizer(embedding_dim=WIDTH)
     normaliser.mean.data, normaliser.std.data = torch.randn(1, WIDTH), torch.rand(1, WIDTH) + 0.5
     return diffusers.StableUnCLIPImg2ImgPipeline(
-        feature_extractor=None, image_encoder=None, image_normalizer=normaliser.eval(), tokenizer=None,
+        feature_extractor=None, image_encoder=tower.eval(), image_normalizer=normaliser.eval(), tokenizer=None,
         image_noising_scheduler=diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"), text_encoder=text.eval(),
         unet=unet.eval(), vae=vae.eval(),
         scheduler=diffusers.DDIMScheduler(
@@ -74,7 +80,15 @@ def pipeline() -> Any:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, pipeline: Any) -> Path:
     made = tmp_path_factory.mktemp("unclip")
-    for name in ("unet", "vae", "text_encoder", "image_normalizer", "scheduler", "image_noising_scheduler"):
+    for name in (
+        "unet",
+        "vae",
+        "text_encoder",
+        "image_encoder",
+        "image_normalizer",
+        "scheduler",
+        "image_noising_scheduler",
+    ):
         getattr(pipeline, name).save_pretrained(made / name)
     return made
 

@@ -100,7 +100,12 @@ def load_tower(folder: Path, device: str, *, vision: bool) -> clip_towers.Vision
     config = clip_towers.config_of_transformers(read_json(folder / "config.json"), vision=vision)
     with torch.device("meta"):
         module = clip_towers.VisionTower(config) if vision else clip_towers.TextTower(config)
-    _fill_exactly(module, folder, device)
+    prefix = "vision_model." if vision else "text_model."
+
+    def prefixed(name: str) -> str:  # transformers 5 leaves the prefix of a text tower out
+        return name if name.startswith((prefix, "visual_projection.", "text_projection.")) else f"{prefix}{name}"
+
+    _fill_exactly(module, folder, device, prefixed)
     return module
 
 

@@ -58,7 +58,7 @@ def class_labels(
 
 
 def load(folder: str | Path, *, device: str = "cpu") -> Prior:
-    """A diffusers folder of Stable unCLIP -> its prior. `condition(text="", embedding=None, noise_level=0, noise=None)`.
+    """A Stable unCLIP folder -> its prior. `condition(text="", embedding=None, noise_level=0, noise=None)`.
 
     embedding: (D,) or (1, D), the output of the encoder's head as `class_labels` describes it; None = zeros. noise: the
     one draw of a run, (1, D); None draws it anew. Latents are the scaled mode, images 8 times as large. Raises
@@ -128,7 +128,7 @@ def tokeniser(folder: Path, tower: TextTower) -> Callable[[str], Tensor]:
     try:
         from transformers import CLIPTokenizer
     except ImportError as error:
-        raise MissingDependency("transformers", extra="released") from error
+        raise MissingDependency("transformers", extra="foundations") from error
 
     reader = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     settings = {"padding": "max_length", "max_length": tower.config.length, "truncation": True}
