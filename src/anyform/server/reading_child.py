@@ -67,7 +67,10 @@ def answer(order: Mapping[str, Any]) -> dict[str, Any]:
         for field in ("image", "mask", "sketch"):
             if field in files:
                 with Path(files[field]).open("rb") as file:
-                    read_header(file.read(1 << 16), field)
+                    start = file.read(1 << 16)
+                if not start:
+                    raise BadInput(f"{field} is cut off: it has 0 bytes")
+                read_header(start, field)
     except BadInput as error:  # told apart before any decoder runs: too many pixels, or another kind of file
         is_size = " declares " in str(error)
         code = "too_large" if is_size else "bad_input" if "cut off" in str(error) else "unsupported_media"

@@ -19,6 +19,7 @@ from anyform.server.jobs import Service, Settings
 
 HEADER_SECONDS = 20.0  # a connection that has not sent a whole request by then is closed
 KEEP_ALIVE = 10  # seconds that an idle connection stays
+BACKLOG = 512  # connections that wait to be taken
 STOP_SECONDS = 5  # that open answers get to end
 
 
@@ -84,7 +85,7 @@ def http_server(service: Service, rules: Rules) -> Any:
         raise MissingDependency("uvicorn", extra="serve") from error
     config = uvicorn.Config(
         create_app(service, rules), http=_protocol(), ws="none", lifespan="off", log_config=None, access_log=False,
-        server_header=False, proxy_headers=False, timeout_keep_alive=KEEP_ALIVE, backlog=512,
+        server_header=False, proxy_headers=False, timeout_keep_alive=KEEP_ALIVE, backlog=BACKLOG,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES, timeout_graceful_shutdown=STOP_SECONDS,
     )  # fmt: skip
     return uvicorn.Server(config)
@@ -108,6 +109,7 @@ def _listen(address: Address) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((address.host, address.port))
+        listener.listen(BACKLOG)  # from here on a client waits instead of being refused
     except OSError as error:
         listener.close()
         raise BadInput(
