@@ -63,6 +63,10 @@ def download(name: str, report: Report = silent) -> Path:
             f"{name} is under the licence {released.licence} (commercial use: {released.commercial_use}); "
             f"read {released.licence_url} and repeat with --accept-licence {name}"
         )
+    if not released.files:
+        raise WeightsError(
+            f"{name} is on no hub: get its file from its authors ({released.licence_url}), give its path"
+        )
     with _lock(name):
         paths = [fetch_file(released, file, report) for file in released.files]
         for file, path in zip(released.files, paths, strict=True):

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import released_miniature as released
 
+_VIEWS = {"use_multiple_views_grids": True, "use_camera_index": True}
 CONDITIONS = {
     "voxels": {"use_voxel_conditions": True, "voxel_dim": 8},
+    "points": {"use_pointcloud_conditions": True, "num_inds": 256},
     "image": {"use_image_conditions": True, "clip_model_type": "dino-l-14"},
-    "depths": {
-        "use_depth_conditions": True,
-        "use_multiple_views_grids": True,
-        "use_camera_index": True,
-        "training_views": [3, 6, 10, 26, 49, 50],
-    },
+    "depth": {"use_depth_conditions": True},
+    "views": {**_VIEWS, "training_views": [3, 6, 10, 26]},
+    "depths4": {**_VIEWS, "use_depth_conditions": True, "training_views": [3, 6, 10, 26]},
+    "depths": {**_VIEWS, "use_depth_conditions": True, "training_views": [3, 6, 10, 26, 49, 50]},
 }
 
 
-def state_of(kind: str, seed: int, depth: int) -> released.State:
+def state_of(kind: str, seed: int, depth: int = 32) -> released.State:
     """Every tensor of one released model at its published size."""
     sizes = {"width": 1152, "heads": 16, "channels": 128, "res": 3, "grid": 12, "context": 1024, "factor": 128}
     state = released.uvit_state(seed, depth=depth, **sizes)
@@ -37,9 +37,11 @@ def state_of(kind: str, seed: int, depth: int) -> released.State:
     state |= vq
     if kind == "voxels":
         return state | released.voxel_state(seed + 2, width=1024, hidden=128, stem=64)
-    return state | released.dino_state(
-        seed + 2, views=6 if kind == "depths" else 0, width=1024, depth=24, trained=37, cells=16
-    )
+    if kind == "points":
+        sizes = {"width": 1024, "heads": 16, "depth": 4, "queries": 256}
+        return state | released.pointnet_state(seed + 2, points=(64, 256, 1024, 1024), **sizes)
+    views = len(CONDITIONS[kind].get("training_views", ()))
+    return state | released.dino_state(seed + 2, views=views, width=1024, depth=24, trained=37, cells=16)
 
 
 def main() -> None:

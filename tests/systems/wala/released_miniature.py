@@ -177,9 +177,17 @@ def voxel_state(seed: int, width: int = 40, hidden: int = 32, stem: int = 32) ->
     return r.state
 
 
-def pointnet_state(seed: int, width: int = 40, simple: bool = False, heads: int = 4, depth: int = 2) -> State:
-    r, inner, queries = Random(seed), 32, 9
-    for n, (a, b) in enumerate(((3, 8), (8, 12), (12, 16), (16, inner)), 1):
+def pointnet_state(
+    seed: int,
+    width: int = 40,
+    simple: bool = False,
+    heads: int = 4,
+    depth: int = 2,
+    points: tuple[int, ...] = (8, 12, 16, 32),
+    queries: int = 9,
+) -> State:
+    r, inner = Random(seed), points[-1]
+    for n, (a, b) in enumerate(zip((3, *points), points, strict=False), 1):
         r.linear(f"encoder.linear{n}", a, b)
         r.norm(f"encoder.ln{n}", b)
     r.tensor("encoder.pooling.I", 1, queries, inner)

@@ -35,14 +35,12 @@ from anyform.systems.wala.uvit import UVit, UVitConfig
 from anyform.systems.wala.vqvae import VQVAE, VQVAEConfig
 from anyform.weights import Tensors, memory, open_tensors, write_safetensors
 from anyform.weights.filling import check_complete, fill
+from anyform.weights.released import WALA_WORKING_BYTES
 from anyform.weights.stream import code_of
 
 CHECKPOINT, ARGS, CONFIG = "checkpoint.ckpt", "args.json", "config.json"
 _FORMAT = "anyform released wala 1"
 _ENCODERS = (Dinov2Config, PointNetConfig, VoxelEncoderConfig)
-
-# What a generation at 256³ held besides its weights (benchmarks/wala.py --part released).
-WORKING_BYTES = 1_500_000_000
 
 WhichWeights = Literal["state_dict", "ema"]
 
@@ -182,7 +180,7 @@ def needed_bytes(model: ReleasedWala) -> int:
     """Peak memory of loading and running it: its weights, and what sampling and decoding were measured to add."""
     stored = (value for module in model.parts().values() for value in module.state_dict().values())
     cells = (model.config.sdf_size / 256) ** 3
-    return sum(value.numel() * value.element_size() for value in stored) + round(WORKING_BYTES * cells)
+    return sum(value.numel() * value.element_size() for value in stored) + round(WALA_WORKING_BYTES * cells)
 
 
 def _read_config(fields: dict[str, Any]) -> ReleasedConfig:
