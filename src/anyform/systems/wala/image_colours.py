@@ -1,7 +1,7 @@
 """An image prompt's own pixels on the mesh: where the camera saw the surface, the picture wins over the painted grid.
 
 `fit_view` finds the camera of a picture that came without one, by its outline; `blend_image` joins what every pixel saw
-(`render.projection`) with a `ColorGrid`. Differs: the paper's meshes have no colour; this is ours.
+(`render.backprojection`) with a `ColorGrid`. Differs: the paper's meshes have no colour; this is ours.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyform.geometry.mesh import Mesh
-from anyform.render.projection import Projection, project
+from anyform.render.backprojection import Projection, project
 from anyform.systems.wala.paint import ColorGrid, paint, splat
 from anyform.types.camera import Cameras
 from anyform.types.framing import frame
