@@ -34,7 +34,7 @@ def test_the_paper_s_preset_has_the_published_numbers() -> None:
     assert two.planar.annealed is not None and [two.planar.annealed.at(p) for p in (0.0, 0.25, 1.0)] == [300, 160, 20]
     assert isinstance(two.planar.clamp, Ramp) and (two.planar.clamp.at(0), two.planar.clamp.at(1)) == (2, 8)
     assert isinstance(two.planar.guidance, Ramp) and (two.planar.guidance.at(0), two.planar.guidance.at(1)) == (101, 31)
-    assert (paper.fields.levels, paper.fields.table, paper.fields.density_threshold) == (16, 2**19, 10.0)
+    assert (paper.fields.levels, paper.fields.log2_rows, paper.fields.density_threshold) == (16, 19, 10.0)
     assert paper.init == "blob" and paper.reference == "generated"
 
 

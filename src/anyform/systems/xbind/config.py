@@ -125,10 +125,10 @@ class FieldSettings:
 
     encoding: Literal["hash", "dense"] = "hash"
     levels: int = 16  # TS, of the hash grid
-    table: int = 2**19  # TS, entries a level
-    resolutions: tuple[int, ...] = (16, 32, 64)  # ours, of the dense grid
-    features: int = 2  # numbers a level
+    log2_rows: int = 19  # TS, entries a level
+    resolutions: tuple[int, ...] = (16, 16, 32, 32, 64, 64)  # ours, of the dense grid: two numbers each
     width: int = 64  # TS, of the networks
+    layers: int = 2  # hidden ones, TS
     samples: int = 256  # on the longest ray, TS
     occupancy: int = 32  # cells an edge, TS
     tets: int = 64  # cells an edge of the Kuhn grid: about the quartet grid called "128"
@@ -150,6 +150,7 @@ class XBindSettings:
     candidates: int = 4  # reference pictures to choose from
     reference_steps: int = 25  # sampling steps of each
     embed_scale: float = 1.0  # of the joint embedding that unCLIP reads
+    caption: bool = True  # the words of a prompt go to the 2D prior too; P: the embedding alone
     mesh_resolution: int = 128  # where a phase has to be meshed
     faces: int | None = None  # triangles at most; None = 20,000
     texture_size: int | None = None  # pixels; None = 1024, 0 = colours on vertices

@@ -73,6 +73,7 @@ def paper() -> XBindSettings:
             similarity=SimilaritySettings(area=(0.1, 0.4)),
         ),
         reference="generated",
+        caption=False,
     )
 
 
@@ -87,6 +88,7 @@ def _small(
         settings,
         quality=quality,
         reference="auto",
+        caption=True,
         shape=replace(
             shape,
             steps=steps[0],
@@ -116,7 +118,7 @@ def _small(
             planar=replace(texture.planar, **guided),
             similarity=replace(texture.similarity, **one_look),
         ),
-        fields=FieldSettings(encoding="dense", features=4, width=32, samples=64, occupancy=16, tets=tets),
+        fields=FieldSettings(encoding="dense", width=32, layers=1, samples=64, occupancy=16, tets=tets),
     )
 
 
@@ -141,7 +143,7 @@ def smoke() -> XBindSettings:
     return replace(
         small,
         shape=replace(small.shape, size=16),
-        fields=FieldSettings(encoding="dense", resolutions=(8,), features=2, width=16, samples=24, occupancy=8, tets=8),
+        fields=FieldSettings(encoding="dense", resolutions=(8, 8), width=16, layers=1, samples=24, occupancy=8, tets=8),
         candidates=2,
         reference_steps=2,
         mesh_resolution=16,
