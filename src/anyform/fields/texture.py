@@ -6,7 +6,7 @@ Points are in world units and are clamped into [-radius, radius]³. Albedo is sR
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from anyform.nn.grid_encoding import GridConfig, GridEncoding, hashed
 from anyform.nn.perceptron import perceptron
+
+if TYPE_CHECKING:
+    from anyform.fields.nerf import NeRF
 
 # the range that PBR references for distilled materials agree on: no mirror, no black hole (specs/xbind.md §6)
 METALLIC, ROUGHNESS = (0.0, 0.9), (0.08, 0.9)
@@ -78,6 +81,29 @@ class TextureField(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by kind, which optimisers give rates of their own."""
         return {"encoding": list(self.encoding.parameters()), "networks": list(self.network.parameters())}
+
+
+def texture_from_nerf(nerf: NeRF, *, physical: bool = False) -> TextureField:
+    """The colours of a radiance field, as a field of its own: encoding and network are copied, all levels in use."""
+    config = nerf.config
+    texture = TextureField(
+        TextureConfig(
+            encoding=config.encoding,
+            hidden=config.hidden,
+            hidden_layers=config.hidden_layers,
+            radius=config.radius,
+            physical=physical,
+        )
+    ).to(nerf.encoding.table)
+    with torch.no_grad():
+        active = 2 * nerf.active_levels
+        texture.encoding.table.copy_(nerf.encoding.table)
+        for mine, theirs in zip(texture.network.parameters(), nerf.color_network.parameters(), strict=True):
+            mine[: len(theirs)] = theirs
+        # levels that the field has not used yet must not speak
+        first = next(texture.network.parameters())
+        first[:, active:] = 0
+    return texture
 
 
 def unit_cube(points: Tensor, radius: float) -> Tensor:

@@ -1,8 +1,8 @@
 """Light on surfaces, differentiable in the material: an environment all around, or one point light.
 
-Colours go in and come out as sRGB; light is computed in linear light. Directions are unit vectors in world axes (+y up);
-an environment picture is latitude and longitude: column 0 looks at azimuth −π, azimuth 0 is on +z and grows towards +x,
-row 0 is the zenith.
+Colours go in and come out as sRGB; light is computed in linear light. Directions are unit vectors in world axes, +y
+up. An environment picture is latitude and longitude: column 0 looks at azimuth −π, azimuth 0 is on +z and grows towards
++x, row 0 is the zenith.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class PointLight:
 class Environment:
     """Light from everywhere, by the split-sum approximation (Karis 2013).
 
-    Diffuse: nine spherical harmonics of the radiance, weighted for a cosine (Ramamoorthi and Hanrahan 2001). Glossy: the
-    radiance blurred for five roughnesses, times a fit of the material's share (Karis 2014, "Physically based shading on
-    mobile").
+    Diffuse: nine spherical harmonics of the radiance, weighted for a cosine (Ramamoorthi and Hanrahan 2001). Glossy:
+    the radiance blurred for five roughnesses, times a fit of the material's share (Karis 2014, "Physically based
+    shading on mobile").
     """
 
     def __init__(self, radiance: Tensor) -> None:

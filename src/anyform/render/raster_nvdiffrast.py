@@ -31,6 +31,7 @@ class Nvdiffrast:
 
     def interpolate(self, attributes: Tensor, position: Tensor, faces: Tensor, visible: Visible) -> Tensor:
         """See `Rasteriser`; the gradient to `position` goes through what `rasterise` returned."""
+        check(position, faces)
         values, _ = self._native.interpolate(attributes.float()[None].contiguous(), visible.native, faces.int())
         return values[0].to(attributes.dtype)
 
