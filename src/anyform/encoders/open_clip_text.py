@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from anyform.encoders.clip_tokens import LENGTH, tokenise
 from anyform.nn.attention import join_heads, split_heads
+from anyform.nn.transformer import Stack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,14 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+class Transformer(nn.Module):
+    """The blocks, under the name that OpenCLIP has for them."""
+
+    def __init__(self, config: OpenClipTextConfig) -> None:
+        super().__init__()
+        self.resblocks = Stack(lambda: Block(config.width, config.heads), config.layers)
+
+
 class OpenClipText(nn.Module):
     """Token ids -> tokens of the penultimate layer."""
 
@@ -75,13 +84,12 @@ class OpenClipText(nn.Module):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocabulary, config.width)
         self.positional_embedding = nn.Parameter(torch.zeros(LENGTH, config.width))
-        blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
-        self.transformer = nn.ModuleDict({"resblocks": blocks})
+        self.transformer = Transformer(config)
         self.ln_final = nn.LayerNorm(config.width)
 
     def forward(self, ids: Int[Tensor, "b l"]) -> Float[Tensor, "b l w"]:
         x = self.token_embedding(ids) + self.positional_embedding
-        for block in list(self.transformer["resblocks"])[:-1]:
+        for block in list(self.transformer.resblocks)[:-1]:
             x = block(x)
         return self.ln_final(x)
 

@@ -59,10 +59,11 @@ def test_names_shapes_and_counts(full_size: ModuleType, name: str) -> None:
         **{f"cond.{a}": b for a, b in released_names(parts["cond"], CONDITION_KEYS[config.condition.kind], "").items()},
     }
     check_complete(names.values(), tensors, ignored=IGNORED, what=name)
+    own = {part: module.state_dict() for part, module in parts.items()}
     for ours, theirs in names.items():
         part, _, rest = ours.partition(".")
         part, rest = (part, rest) if part in ("net", "cond") else ("vq", ours)
-        assert tuple(parts[part].state_dict()[rest].shape) == tensors.shape(theirs), theirs
+        assert tuple(own[part][rest].shape) == tensors.shape(theirs), theirs
     counts = {part: sum(p.numel() for p in module.parameters()) for part, module in parts.items()}
     assert counts["vq"] == 12_872_004 and counts["net"] == 956_482_692
     assert sum(counts.values()) == RELEASED[f"ADSKAILab/WaLa-{name}"].parameters
