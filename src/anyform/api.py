@@ -80,12 +80,36 @@ def _smaller_wala(settings: Any) -> Any | None:
     return dataclasses.replace(settings, resolution=max(64, settings.mesh_resolution // 2))
 
 
+def _load_tunemv3d(weights: str | Path | None, device: str, settings: Any) -> System:
+    from anyform.systems.tunemv3d.system import load
+
+    return load(weights, device, settings)
+
+
+def _tunemv3d_settings(quality: str) -> Any:
+    from anyform.systems.tunemv3d.config import TuneMV3DSettings
+
+    return configuration.override(TuneMV3DSettings(), "quality", quality)
+
+
+def _smaller_tunemv3d(settings: Any) -> Any | None:
+    from anyform.systems.tunemv3d.system import smaller
+
+    return smaller(settings)
+
+
 SYSTEMS: dict[str, Entry] = {
     "wala": Entry(
         load=_load_wala,
         settings=_wala_settings,
         smaller=_smaller_wala,
         accepts=(Text, Image, Sketch, Points, Voxels, Views),
+    ),
+    "tunemv3d": Entry(
+        load=_load_tunemv3d,
+        settings=_tunemv3d_settings,
+        smaller=_smaller_tunemv3d,
+        accepts=(Text, Image, Views, list),
     ),
 }
 

@@ -81,6 +81,9 @@ def _result(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--print", action="store_true", dest="for_print", help="one closed body, flat on the plate")
     group.add_argument("--force", action="store_true", help="overwrite")
     group.add_argument("--resume", action="store_true", help="keep a finished result of the same run that is there")
+    group.add_argument(
+        "--views-out", metavar="DIR", help="PNGs and their cameras: the views it was made from, or eight"
+    )
     group.add_argument("--no-prompt-in-file", action="store_true", help="leave the prompt out of the file")
 
 

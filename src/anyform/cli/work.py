@@ -40,6 +40,12 @@ def _train_tunemv3d() -> ModuleType:
     return task
 
 
+def _evaluate_tunemv3d() -> ModuleType:
+    import anyform.systems.tunemv3d.evaluate as task
+
+    return task
+
+
 def _evaluate_wala() -> ModuleType:
     import anyform.systems.wala.evaluate as task
 
@@ -48,7 +54,7 @@ def _evaluate_wala() -> ModuleType:
 
 DATA = {"prepare": _prepare, "views": _views}
 TRAIN = {"wala": _train_wala, "tunemv3d": _train_tunemv3d}
-EVALUATE = {"wala": _evaluate_wala}
+EVALUATE = {"wala": _evaluate_wala, "tunemv3d": _evaluate_tunemv3d}
 
 
 def data(arguments: argparse.Namespace) -> int:

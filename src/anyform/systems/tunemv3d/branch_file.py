@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from anyform.configuration import apply
 from anyform.errors import BadSetting, WeightsError
+from anyform.nn.int8 import dequantise, quantise
 from anyform.systems.tunemv3d.config import BranchConfig
 from anyform.systems.tunemv3d.control import ControlBranch
 from anyform.systems.tunemv3d.foundation import Foundation, require_same
@@ -21,12 +22,17 @@ FORMAT = "anyform tunemv3d branch 1"
 _PRECISE = ("latent_neus.field.sharpness",)  # in the exponent of an exponent
 
 
-def write_branch(path: Path, branch: ControlBranch, foundation: Foundation, metadata: Mapping[str, str]) -> None:
-    """Write the file whole; weights as float16. metadata: licence, commercial_use, recipe, measured figures."""
-    state = {
-        name: (value if name in _PRECISE else value.to(torch.float16)).cpu().contiguous()
-        for name, value in branch.state_dict().items()
-    }
+def write_branch(
+    path: Path, branch: ControlBranch, foundation: Foundation, metadata: Mapping[str, str], *, small: bool = False
+) -> None:
+    """Write the file whole; weights as float16, or large matrices as int8 where it has to be `small`.
+
+    metadata: licence, commercial_use, recipe, measured figures.
+    """
+    state = {name: value.cpu().contiguous() for name, value in branch.state_dict().items()}
+    precise = {name: state.pop(name) for name in _PRECISE}
+    state = quantise(state) if small else {name: value.to(torch.float16) for name, value in state.items()}
+    state |= precise
     described = {
         "format": FORMAT,
         "config": json.dumps(asdict(branch.config), sort_keys=True),
@@ -60,7 +66,7 @@ def read_branch(path: Path, foundation: Foundation) -> ControlBranch:
     tensors, _ = read_safetensors(path)
     branch = ControlBranch(foundation, config)
     try:
-        branch.load_state_dict({name: value.float() for name, value in tensors.items()})
+        branch.load_state_dict(dequantise(tensors))
     except RuntimeError as error:
         raise WeightsError(f"{path.name!r} does not hold the weights that its own sizes ask for: damaged") from error
     return branch.eval().requires_grad_(False)

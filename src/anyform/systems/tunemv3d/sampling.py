@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class SamplingPlan:
     consistency_strength: float = 7.5  # alpha, P 3.3
     compose: bool = False  # text guidance on consistency steps too
     share_control: bool = True  # the null text reuses the control of the text
+    without: Literal["nothing", "pairwise", "render"] = "nothing"  # what is left out, for ablations
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,15 +87,16 @@ class Guide:
         times = torch.zeros(views, dtype=torch.long, device=x.device)
         times[noisy] = t
         text, null = caption.repeated(views), self.null.repeated(views)
-        seen, mass, control, control_null, control_plain = None, None, None, None, None
+        seen, control, control_null, control_plain = None, None, None, None
         guided = plan.guidance_scale != 1 and (plan.compose or not is_consistency)
         if self.branch is not None:
             seen = self.branch.perceive(x, times, torch.tensor([t], device=x.device), text, self.rig)
-            mass = self.branch.mass(seen, self.rig)
-            control = self.branch.residuals(seen.views, x, times, text, mass)
+            mass = None if plan.without == "pairwise" else self.branch.mass(seen, self.rig)
+            base = x if plan.without == "render" else seen.views
+            control = self.branch.residuals(base, x, times, text, mass)
             control_null = control
             if guided and not plan.share_control:
-                control_null = self.branch.residuals(seen.views, x, times, null, mass)
+                control_null = self.branch.residuals(base, x, times, null, mass)
             if is_consistency:
                 control_plain = self.branch.residuals(x, x, times, text, None)
         passes = [(text, control)]
