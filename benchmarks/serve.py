@@ -51,6 +51,19 @@ class Figures:
         return not all(ok for *_, ok in self.rows)
 
 
+# asks for the health until its stdin ends, in a process of its own so that our threads do not slow it; prints seconds
+_ASKER = """
+import http.client, select, sys, time
+while not select.select([sys.stdin], [], [], 0.05)[0]:
+    start = time.monotonic()
+    connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=60)
+    connection.request("GET", "/v1/health")
+    assert connection.getresponse().read().startswith(b'{"status":"ok"')
+    connection.close()
+    print(time.monotonic() - start)
+"""
+
+
 class Server:
     """A server forked from this process, on a data folder that outlives it."""
 
@@ -101,30 +114,16 @@ def light_server() -> Any:
 def load(arguments: argparse.Namespace, figures: Figures, home: Path) -> None:
     """Many clients at once, as many listeners, and one that asks for its health."""
     server = Server(home)
-    ended, made, waits, busy = threading.Event(), [[] for _ in range(arguments.clients)], [], None
+    made: list[list[str]] = [[] for _ in range(arguments.clients)]
+    busy = None
     if arguments.real:
-        command = [
-            "nice",
-            "-n",
-            "5",
-            sys.executable,
-            "-m",
-            "anyform",
-            "generate",
-            "a wooden chair",
-            "-o",
-            str(home / "a.glb"),
-            "--force",
-        ]
+        generate = ["nice", "-n", "5", sys.executable, "-m", "anyform", "generate", "a wooden chair", "--force"]
+        command = [*generate, "-o", str(home / "a.glb")]
         busy = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    start = time.monotonic()
-
-    def ask() -> None:
-        while not ended.is_set():
-            before = time.monotonic()
-            server.client._request("GET", "/v1/health")
-            waits.append(time.monotonic() - before)
-            ended.wait(0.05)
+    idle = _ask(server)
+    time.sleep(5)
+    print(f"     health p50, p99 of the idle server on this machine as it is: {_percentiles(idle)}", flush=True)
+    asker, start = _ask(server), time.monotonic()
 
     def submit(index: int) -> None:
         for number in range(arguments.jobs // arguments.clients):
@@ -133,10 +132,8 @@ def load(arguments: argparse.Namespace, figures: Figures, home: Path) -> None:
     heard: list[str] = []
 
     def listen(index: int) -> None:
-        heard.append(list(server.client.events(made[index][0]))[-1][0])
+        heard.append(list(server.client.events(made[index][-1]))[-1][0])
 
-    asker = threading.Thread(target=ask)
-    asker.start()
     _all(submit, arguments.clients)
     accepted = time.monotonic() - start
     _all(listen, arguments.clients)
@@ -144,10 +141,9 @@ def load(arguments: argparse.Namespace, figures: Figures, home: Path) -> None:
     last = max(ids, key=lambda job: server.client.job(job)["created"])
     server.client.wait(last)
     while any(job["state"] not in FINISHED for job in server.client.jobs()):
-        ended.wait(0.2)
+        time.sleep(0.2)
     took = time.monotonic() - start
-    ended.set()
-    asker.join()
+    told = _percentiles(asker)
     jobs = list(server.client.jobs())
     resident, files = server.facts()
     server.end()
@@ -155,13 +151,23 @@ def load(arguments: argparse.Namespace, figures: Figures, home: Path) -> None:
     if busy is not None:
         busy.kill()
     _judge_load(figures, home, ids, jobs, heard)
-    waits.sort()
-    p50, p99 = waits[len(waits) // 2] * 1000, waits[int(len(waits) * 0.99)] * 1000
     beside = f", real generation beside it {'throughout' if still_busy else 'for a part'}" if busy else ""
-    figures.add("health p50, p99", f"{p50:.1f} ms, {p99:.1f} ms of {len(waits)}{beside}", "p99 < 100 ms", ok=p99 < 100)
+    figures.add(f"health p50, p99{beside}", told, "p99 < 100 ms", ok=float(told.split()[2]) < 100)
     print(
         f"     accepted in {accepted:.1f} s, all done in {took:.1f} s; {resident / 2**20:.0f} MiB, {files} files open"
     )
+
+
+def _ask(server: Server) -> subprocess.Popen[str]:
+    """Begin to ask for the health twenty times a second."""
+    command = [sys.executable, "-S", "-c", _ASKER, str(server.client._port)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _percentiles(asker: subprocess.Popen[str]) -> str:
+    """Stop asking: "p50 ms, p99 ms of how many"."""
+    waits = sorted(float(line) * 1000 for line in asker.communicate()[0].split())
+    return f"{waits[len(waits) // 2]:.1f} ms, {waits[int(len(waits) * 0.99)]:.1f} ms of {len(waits)}"
 
 
 def _judge_load(figures: Figures, home: Path, ids: list[str], jobs: list[dict[str, Any]], heard: list[str]) -> None:

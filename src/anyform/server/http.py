@@ -304,7 +304,9 @@ def _add_facts(router: Any, tools: _Tools) -> None:
         """The server lives; looks at nothing."""
         return tools.json({"status": "ok", "version": __version__})
 
-    @router.get("/v1/ready", response_model=None, responses=responses({200: _OBJECT}))
+    waiting = {**_OBJECT, "description": "no worker has started yet"}
+
+    @router.get("/v1/ready", response_model=None, responses=responses({200: _OBJECT, 503: waiting}))
     def ready() -> Any:
         """Whether a worker has started (503 until then)."""
         found = ready_json(service)

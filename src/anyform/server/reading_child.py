@@ -32,7 +32,8 @@ def limit() -> None:
         (resource.RLIMIT_NOFILE, 64),
     ):
         _, hard = resource.getrlimit(name)
-        resource.setrlimit(name, (value if hard < 0 else min(value, hard),) * 2)
+        lowered = value if hard < 0 else min(value, hard)
+        resource.setrlimit(name, (lowered, lowered))
 
 
 def read(files: Mapping[str, str], folder: Path) -> list[str]:
