@@ -31,7 +31,7 @@ def picture(image: Image, size: int = SIZE) -> NDArray[np.float32]:
         rgb = rgb.resize(resized, Pillow.Resampling.BICUBIC)
     left, top = (round((side - size) / 2) for side in resized)
     pixels = np.asarray(rgb)[top : top + size, left : left + size].astype(np.float32) / 255
-    return ((pixels - np.float32(MEAN)) / np.float32(STD)).transpose(2, 0, 1).astype(np.float32)
+    return ((pixels - np.array(MEAN, np.float32)) / np.array(STD, np.float32)).transpose(2, 0, 1).astype(np.float32)
 
 
 def normalised(pictures: Tensor, size: int = SIZE) -> Tensor:
