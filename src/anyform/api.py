@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from anyform.geometry.asset import Asset
 from anyform.geometry.gate import gate
 from anyform.types.progress import Progress, Report, silent
 from anyform.types.prompt import Audio, Image, Points, Prompt, Sketch, Text, Views, Voxels
+
+if TYPE_CHECKING:
+    from anyform.priors.imagine import Candidates
 
 QUALITIES = ("draft", "standard", "high")
 MAX_SEED = 2**32 - 1
@@ -166,6 +169,20 @@ def generate(
         asset = _guarded(lambda: system, prompt, seed, report)
     check(asset, str(name))
     return asset if refine is None else _refine(asset, refine, quality, seed, device, report)
+
+
+def imagine(prompt: object, *, seed: int | None = None, report: Report | None = None, **settings: Any) -> Candidates:
+    """Pictures of what a prompt asks for, best first: the reference views that XBind starts from.
+
+    prompt: as for `generate`. Candidate k is made from seed + k. settings: those of `priors.reference_view.imagined`
+    (candidates, prior, encoder, device, memory, num_inference_steps). Raises BadInput, WeightsError, OutOfMemory.
+    """
+    from anyform.priors.reference_view import imagined
+
+    given = as_prompt(prompt)
+    if isinstance(given, Asset):
+        raise BadInput("an asset is no prompt for pictures: give text, a picture, a sketch, points or sound")
+    return imagined(given, seed=check_seed(seed), report=report or silent, **settings)
 
 
 def check(asset: Asset, name: str) -> None:

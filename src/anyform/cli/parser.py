@@ -25,6 +25,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"anyform {__version__}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB", parser_class=Parser)
     _generate(_verb(verbs, "generate", "make an asset from text, a picture, a sketch, points, voxels or views"))
+    _imagine(_verb(verbs, "imagine", "ranked pictures of what a prompt asks for: the reference view of XBind"))
     _check(_verb(verbs, "check", "is a file finite, watertight, one body, well oriented, the right size?"))
     _models(_verb(verbs, "models", "the weights: licence, size, data, measured quality and cost"))
     _cite(_verb(verbs, "cite", "papers, licences and 'may I sell this?' for an asset made by anyform"))
@@ -46,17 +47,7 @@ def _generate(verb: Parser) -> None:
     from anyform.cli.generate import run
 
     verb.set_defaults(run=run)
-    prompt = verb.add_argument_group("prompt (one of)")
-    prompt.add_argument("text", nargs="?", help="what to make; - reads it from standard input")
-    prompt.add_argument("--image", metavar="FILE", help="PNG, JPEG or WebP picture")
-    prompt.add_argument("--sketch", metavar="FILE", help="line drawing, either polarity")
-    prompt.add_argument("--points", metavar="FILE", help="point cloud, or a mesh to sample")
-    prompt.add_argument("--voxels", metavar="FILE", help="JSON, NPZ, binvox or VOX")
-    prompt.add_argument("--views", metavar="DIR", help="folder of pictures with their cameras")
-    prompt.add_argument("--depths", metavar="DIR", help="folder of depth maps with their cameras")
-    prompt.add_argument("--audio", metavar="FILE", help="WAV, FLAC, OGG or MP3")
-    prompt.add_argument("--mask", metavar="FILE", help="what of the --image is the object (white)")
-    prompt.add_argument("--background", choices=("auto", "keep"), default="auto", help="cut the --image out, or not")
+    _prompt(verb)
     _result(verb.add_argument_group("result"))
     how = verb.add_argument_group("how")
     how.add_argument("--system", metavar="NAME", help="default: the fastest that accepts the prompt")
@@ -70,6 +61,28 @@ def _generate(verb: Parser) -> None:
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     how.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="any setting, by its dotted name")
     how.add_argument("--config", metavar="FILE", help="a config.json, or a GLB or 3MF made by anyform, to repeat")
+
+
+def _prompt(verb: Parser) -> None:
+    prompt = verb.add_argument_group("prompt (one of)")
+    prompt.add_argument("text", nargs="?", help="what to make; - reads it from standard input")
+    prompt.add_argument("--image", metavar="FILE", help="PNG, JPEG or WebP picture")
+    prompt.add_argument("--sketch", metavar="FILE", help="line drawing, either polarity")
+    prompt.add_argument("--points", metavar="FILE", help="point cloud, or a mesh to sample")
+    prompt.add_argument("--voxels", metavar="FILE", help="JSON, NPZ, binvox or VOX")
+    prompt.add_argument("--views", metavar="DIR", help="folder of pictures with their cameras")
+    prompt.add_argument("--depths", metavar="DIR", help="folder of depth maps with their cameras")
+    prompt.add_argument("--audio", metavar="FILE", help="WAV, FLAC, OGG or MP3")
+    prompt.add_argument("--mask", metavar="FILE", help="what of the --image is the object (white)")
+    prompt.add_argument("--background", choices=("auto", "keep"), default="auto", help="cut the --image out, or not")
+
+
+def _imagine(verb: Parser) -> None:
+    from anyform.cli.imagine import add_arguments, run
+
+    verb.set_defaults(run=run)
+    _prompt(verb)
+    add_arguments(verb)
 
 
 def _result(group: argparse._ArgumentGroup) -> None:
