@@ -16,7 +16,7 @@ from anyform.priors import embedded as embedded_priors
 from anyform.priors.denoiser import UNetDenoiser
 from anyform.weights import embedded_index, read_header, sha256
 
-PRIORS = ("foundation", "view")
+PRIORS, JOINT = ("foundation", "view"), "joint.safetensors"
 
 
 @runtime_checkable
@@ -49,7 +49,8 @@ class Models:
 def load_models(weights: str | Path | None, device: str) -> Models:
     """The embedded networks (None), or those of a folder with foundation.safetensors and view.safetensors.
 
-    Raises WeightsError where a file is missing, damaged or of another model, naming the recipe that makes it.
+    A joint.safetensors in the folder is used too, else the shipped joint space. Raises WeightsError where a file is
+    missing, damaged or of another model, naming the recipe that makes it.
     """
     chosen = devices.choose(device)
     paths: dict[str, Path | None] = dict.fromkeys(PRIORS)
@@ -63,25 +64,29 @@ def load_models(weights: str | Path | None, device: str) -> Models:
                 f"the folder {folder.name[:80]!r} holds no {' and no '.join(missing)}: {recipes} make them"
             )
     planar = embedded_priors.foundation(paths["foundation"], device=chosen.name)
-    stereo = embedded_priors.view(paths["view"], device=chosen.name)
+    joint = None if weights is None else Path(weights) / JOINT
+    space = embedded_space(joint if joint is not None and joint.is_file() else None)
+    stereo = embedded_priors.view(paths["view"], device=chosen.name, embed=space.images)
     records = tuple(_record(name, path) for name, path in paths.items())
     return Models(
         planar=planar,
         stereo=stereo,
-        space=embedded_space(),
+        space=space,
         network=planar.denoiser.unet if isinstance(planar.denoiser, UNetDenoiser) else None,
         weights=records,
         device=chosen.name,
     )
 
 
-def embedded_space() -> JointSpace:
-    """The embedded joint encoder. Raises WeightsError while its weights do not exist."""
+def embedded_space(joint: Path | None) -> JointSpace:
+    """The embedded joint encoder, of another file than the shipped one where given.
+
+    Raises WeightsError where it is not there, before anything has been computed with the priors.
+    """
     from anyform.encoders import embedded
 
-    encoder: object = embedded.load()
-    if not isinstance(encoder, JointSpace):
-        raise WeightsError("the embedded joint encoder is not trained yet: train it with runs/embedded_joint.py")
+    encoder = embedded.load(joint)
+    encoder.joint.eval()
     return encoder
 
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from anyform.errors import GateFailed
+from anyform.fields.dmtet import vertex_normals
 from anyform.fields.texture import TextureField
 from anyform.geometry.mesh import Mesh
 from anyform.render.background import per_pixel
 from anyform.render.projection import clip
 from anyform.render.rasteriser import Rasteriser, rasteriser
-from anyform.systems.xbind.losses import vertex_normals
 from anyform.types.camera import Cameras
 from anyform.types.render import Render
 

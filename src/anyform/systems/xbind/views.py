@@ -41,6 +41,18 @@ class Viewpoints:
         """Viewpoints around the origin; all arrays (V,), size in pixels."""
         return cls(Cameras.orbit(azimuth, elevation, distance, fov_y, size), azimuth, elevation, distance, fov_y)
 
+    def joined(self, other: Viewpoints) -> Viewpoints:
+        """These viewpoints, then the others, which have pictures of the same size."""
+        mine, theirs = self.cameras, other.cameras
+        cameras = Cameras(
+            np.concatenate([mine.camera_to_world, theirs.camera_to_world]),
+            np.concatenate([mine.fov_y, theirs.fov_y]),
+            mine.height,
+            mine.width,
+        )
+        names = ("azimuth", "elevation", "distance", "fov_y")
+        return Viewpoints(cameras, *(np.concatenate([getattr(self, n), getattr(other, n)]) for n in names))
+
     def told(self, view: int) -> Tensor:
         """(4,): where a view lies as seen from the reference view, as 3D-aware priors are told it."""
         angles = (self.elevation, self.azimuth, self.distance, self.fov_y)
