@@ -12,13 +12,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from anyform.data.corpus import open_collection
 from anyform.data.pictures import PicturePlan, read_words, write_pictures
 from anyform.encoders import embedded
+from anyform.encoders.joint_inputs import picture
 from anyform.priors.arrays import MAX_TOKENS, sentences
 from anyform.types.progress import Progress
-from anyform.types.prompt import Image, Text
+from anyform.types.prompt import Image
 
 
 def show(progress: Progress) -> None:
@@ -42,20 +44,20 @@ def words(out: Path) -> None:
     (out / "captions.json").write_text(json.dumps(unique, ensure_ascii=False), encoding="utf-8")
 
 
-def labels(out: Path) -> None:
+def labels(out: Path, joint: Path | None) -> None:
     """`joint_pictures.npy` (N, V, D) and `joint_captions.npy` (S, D), float16 unit vectors of the joint space."""
-    encoder = embedded.load()
+    encoder = embedded.load(joint)
     rgba = np.load(out / "rgba.npy", mmap_mode="r")
-    unique = json.loads((out / "captions.json").read_text(encoding="utf-8"))
-    spoken = [np.asarray(encoder.embed(Text(sentence))).reshape(-1) for sentence in unique]
-    np.save(out / "joint_captions.npy", np.stack(spoken).astype(np.float16))
-    seen = np.zeros((*rgba.shape[:2], spoken[0].size), np.float16)
-    rows = [row["index"] for row in read_words(out) if "captions" in row]
-    for count, index in enumerate(rows, 1):
-        for view, picture in enumerate(rgba[index]):
-            if picture[..., 3].max() >= 8:
-                seen[index, view] = np.asarray(encoder.embed(Image(np.ascontiguousarray(picture)))).reshape(-1)
-        show(Progress("labels", count, len(rows)))
+    with torch.inference_mode():
+        vectors = torch.from_numpy(np.load(out / "vectors.npy")).float()
+        np.save(out / "joint_captions.npy", encoder.joint.text(vectors).half().numpy())
+        seen = np.zeros((*rgba.shape[:2], encoder.dim), np.float16)
+        rows = [row["index"] for row in read_words(out) if "captions" in row]
+        for count, index in enumerate(rows, 1):
+            shown = [view for view in range(rgba.shape[1]) if (rgba[index, view, ..., 3] >= 8).any()]
+            framed = np.stack([picture(Image(np.ascontiguousarray(rgba[index, view]))) for view in shown])
+            seen[index, shown] = encoder.joint.image(torch.from_numpy(framed)).half().numpy()
+            show(Progress("labels", count, len(rows)))
     np.save(out / "joint_pictures.npy", seen)
 
 
@@ -66,13 +68,16 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=Path("../shared/data/corpus"), help="or any folder of meshes")
     parser.add_argument("--part", type=int, default=0)
     parser.add_argument("--parts", type=int, default=1)
+    parser.add_argument("--joint", type=Path, help="file of the joint network; default the shipped one")
     parser.add_argument("--seed", type=int, default=0, help="other views and colours, for the judge")
     args = parser.parse_args()
     if args.job == "pictures":
         plan, corpus = PicturePlan(seed=args.seed), open_collection(args.corpus)
         write_pictures(corpus, args.out, plan, part=args.part, parts=args.parts, report=show)
+    elif args.job == "words":
+        words(args.out)
     else:
-        (words if args.job == "words" else labels)(args.out)
+        labels(args.out, args.joint)
 
 
 if __name__ == "__main__":

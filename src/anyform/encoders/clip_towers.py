@@ -193,12 +193,16 @@ class TextTransformer(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Ids of sentences -> the states of every token, as Stable Diffusion's cross attention reads them."""
+    """Ids of sentences -> the states of every token, as Stable Diffusion's cross attention reads them.
 
-    def __init__(self, config: TowerConfig) -> None:
+    projects: it has the matrix from the end mark's state to the sentence embedding, `text_projection`.
+    """
+
+    def __init__(self, config: TowerConfig, projects: bool = False) -> None:
         super().__init__()
         self.config = config
         self.text_model = TextTransformer(config)
+        self.text_projection = nn.Linear(config.width, config.projected, bias=False) if projects else None
 
     def forward(self, ids: Tensor) -> Float[Tensor, "b l w"]:
         """(B, L) int64 -> (B, L, W), normalised by the last LayerNorm."""

@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -76,8 +77,9 @@ class PriorConfig:
     def from_json(cls, text: str) -> PriorConfig:
         """From the metadata of a weights file. Raises WeightsError where it is no such configuration."""
         try:
-            values = json.loads(text)
-            return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+            values: dict[str, Any] = json.loads(text)
+            lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+            return cls(**{**values, **lists})
         except (ValueError, TypeError, AttributeError) as error:
             raise WeightsError(f"the weights carry no valid configuration of an embedded prior: {error}") from error
 

@@ -77,7 +77,7 @@ def load_unet(folder: Path, device: str) -> unet2d.UNet2D:
     """The `unet` of a diffusers folder."""
     with torch.device("meta"):
         module = unet2d.UNet2D(unet2d.config_of_diffusers(read_json(folder / "unet" / "config.json")))
-    _fill_exactly(module, folder / "unet", device)
+    fill_exactly(module, folder / "unet", device)
     return module
 
 
@@ -91,7 +91,7 @@ def load_autoencoder(folder: Path, device: str) -> autoencoder_kl.AutoencoderKL:
     def modern(name: str) -> str:
         return ".".join(_OLD_ATTENTION.get(part, part) for part in name.split("."))
 
-    _fill_exactly(module, folder / "vae", device, modern)
+    fill_exactly(module, folder / "vae", device, modern)
     return module
 
 
@@ -99,17 +99,22 @@ def load_tower(folder: Path, device: str, *, vision: bool) -> clip_towers.Vision
     """The `image_encoder` or `text_encoder` of a folder."""
     config = clip_towers.config_of_transformers(read_json(folder / "config.json"), vision=vision)
     with torch.device("meta"):
-        module = clip_towers.VisionTower(config) if vision else clip_towers.TextTower(config)
+        module = clip_towers.VisionTower(config) if vision else clip_towers.TextTower(config, _projects(folder))
     prefix = "vision_model." if vision else "text_model."
 
     def prefixed(name: str) -> str:  # transformers 5 leaves the prefix of a text tower out
         return name if name.startswith((prefix, "visual_projection.", "text_projection.")) else f"{prefix}{name}"
 
-    _fill_exactly(module, folder, device, prefixed)
+    fill_exactly(module, folder, device, prefixed)
     return module
 
 
-def _fill_exactly(module: nn.Module, folder: Path, device: str, rename: Rename | None = None) -> None:
+def _projects(folder: Path) -> bool:
+    """Whether a text encoder's file holds the projection to sentence embeddings."""
+    return "text_projection.weight" in set(open_tensors(component_file(folder)))
+
+
+def fill_exactly(module: nn.Module, folder: Path, device: str, rename: Rename | None = None) -> None:
     """Fill from a component's file, nothing missing and nothing left over but saved position ids."""
     tensors = open_tensors(component_file(folder))
     ours = {rename(name) if rename else name: name for name in tensors}

@@ -85,13 +85,13 @@ def foreground_score(mask: NDArray[np.bool_]) -> float:
 
     Its area against 10 to 70 % of the picture; its largest piece against all of it; the border's free pixels.
     """
-    from scipy import ndimage
+    from skimage.measure import label
 
     area = float(mask.mean())
     if area == 0:
         return 0.0
     framed = min(1.0, area / LEAST, (1 - area) / (1 - MOST))
-    pieces, _ = ndimage.label(mask, np.ones((3, 3)))
+    pieces = np.asarray(label(mask, connectivity=2))
     whole = np.bincount(pieces[pieces > 0]).max() / mask.sum()
     touching = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]]).mean()
     return float(framed * whole * (1 - touching))

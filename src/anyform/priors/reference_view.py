@@ -89,7 +89,7 @@ class Imagination:
         """`count` pictures of seeds seed, seed + 1, …, ranked. Raises BadInput for a count outside 1..64."""
         if not 1 <= count <= MAX_CANDIDATES:
             raise BadInput(f"{count} candidates were asked for: 1 to {MAX_CANDIDATES} are made at once")
-        parts = [(prompt, 1.0)] if not isinstance(prompt, list | tuple) else list(prompt)
+        parts = list(prompt) if isinstance(prompt, Sequence) else [(prompt, 1.0)]
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
         return imagine(
             self.prior,
