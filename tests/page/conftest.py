@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 SHAPES = Path(__file__).parent / "shapes.py"
+PATIENCE = 300_000  # milliseconds: a busy machine may be slow, a broken page is wrong for ever
 
 
 @dataclass
@@ -90,7 +91,7 @@ class Visitor:
             }
         )
         self.page = self.context.new_page()
-        self.page.set_default_timeout(120_000)
+        self.page.set_default_timeout(PATIENCE)
         self.url, self.wrong, self.asked, self.sent = url, [], [], []
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("console", lambda said: said.type == "error" and self.wrong.append(said.text))

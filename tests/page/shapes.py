@@ -27,6 +27,7 @@ from anyform.types.progress import Progress, Report
 from anyform.types.prompt import Audio, Image, Points, Sketch, Text, Views, Voxels, describe
 
 STEPS = 6
+SIDE = 20  # samples along an edge of the grid
 SLOW_STEPS, SLOW_SECONDS = 2000, 0.05
 
 
@@ -57,10 +58,10 @@ class Shapes:
             raise GateFailed("the result of shapes is not good enough to save: it is not watertight; try another seed")
         random = np.random.default_rng(seed)
         power = random.uniform(2, 6)
-        axis = np.linspace(-1, 1, 40, dtype=np.float32)
+        axis = np.linspace(-1, 1, SIDE, dtype=np.float32)
         x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
         field = (np.abs(x) ** power + np.abs(y / 0.8) ** power + np.abs(z) ** power) ** (1 / power) - 0.7
-        mesh = surface(field.astype(np.float32), -1.0, 2 / 39)
+        mesh = surface(field.astype(np.float32), -1.0, 2 / (SIDE - 1))
         color = np.tile(random.uniform(0.2, 0.9, 3).astype(np.float32), (len(mesh.vertices), 1))
         provenance = Provenance(
             system="shapes",
