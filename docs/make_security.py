@@ -154,7 +154,7 @@ def numbers(text: str) -> set[int]:
 
 
 def tests_by_row() -> dict[int, list[str]]:
-    """Row -> tests, named ones first; a row without a named test gets the files that list it."""
+    """Row -> tests, named ones first, then the files that list the row and have no named one."""
     named: dict[int, list[str]] = {row: [] for row in range(1, len(ROWS) + 1)}
     files: dict[int, list[str]] = {row: [] for row in named}
     for path in sorted(FOLDER.rglob("test_*.py")):
@@ -165,7 +165,11 @@ def tests_by_row() -> dict[int, list[str]]:
             named[row].append(f"{name}::test_bad_files_are_refused_in_one_sentence")
         for row in numbers(text.partition("\n")[0]):
             files[row].append(name)
-    return {row: [*found, *ELSEWHERE.get(row, [])] or files[row] for row, found in named.items()}
+    whole = {row: [*found, *ELSEWHERE.get(row, [])] for row, found in named.items()}
+    return {
+        row: [*found, *(name for name in files[row] if not any(test.startswith(name) for test in found))]
+        for row, found in whole.items()
+    }
 
 
 def page(results: dict[str, Any]) -> str:

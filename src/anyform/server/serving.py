@@ -20,6 +20,8 @@ from anyform.server.jobs import Service, Settings
 HEADER_SECONDS = 20.0  # a connection that has not sent a whole request by then is closed
 KEEP_ALIVE = 10  # seconds that an idle connection stays
 BACKLOG = 512  # connections that wait to be taken
+# Routes run in threads that take turns at one interpreter: few of them and short turns keep the event loop answering.
+THREADS, SWITCH_SECONDS = 8, 0.0005
 STOP_SECONDS = 5  # that open answers get to end
 
 
@@ -81,14 +83,22 @@ def http_server(service: Service, rules: Rules) -> Any:
     """The uvicorn server of a service, not running yet. Raises MissingDependency without the extra `serve`."""
     try:
         import uvicorn
+        from anyio.to_thread import current_default_thread_limiter
     except ImportError as error:
         raise MissingDependency("uvicorn", extra="serve") from error
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            current_default_thread_limiter().total_tokens = THREADS
+            await super().startup(sockets)
+
+    sys.setswitchinterval(SWITCH_SECONDS)
     config = uvicorn.Config(
         create_app(service, rules), http=_protocol(), ws="none", lifespan="off", log_config=None, access_log=False,
         server_header=False, proxy_headers=False, timeout_keep_alive=KEEP_ALIVE, backlog=BACKLOG,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES, timeout_graceful_shutdown=STOP_SECONDS,
     )  # fmt: skip
-    return uvicorn.Server(config)
+    return Server(config)
 
 
 def _rules(settings: Settings, address: Address) -> Rules:
