@@ -14,6 +14,13 @@ from pathlib import Path
 from anyform.data.corpus import Catalogue, Item, open_collection
 
 # How a catalogue's licence is used and where its text is. `core` offers a choice; we take the Creative Commons one.
+OTHER = """## Other material
+
+- The captions that the joint encoder learned to hear were spoken by **flite** 2.2 (Carnegie Mellon University and others;
+  free to use, voices awb, kal16, rms and slt included) and **espeak-ng** 1.51 (GPL-3.0-or-later; its own formant voices,
+  no MBROLA). `fixtures/say_a_red_chair.wav` is flite's voice slt. The programs are not part of anyform.
+- `encoders/clip_merges.txt.xz` lists the byte-pair merges of **CLIP**, MIT License, Copyright (c) 2021 OpenAI.
+"""
 LICENCES = {
     "CC-BY-3.0": ("CC BY 3.0", "https://creativecommons.org/licenses/by/3.0/"),
     "CC-BY-3.0 OR GPL-2.0-or-later": ("CC BY 3.0 (chosen over GPL)", "https://creativecommons.org/licenses/by/3.0/"),
@@ -61,7 +68,7 @@ def attribution(items: tuple[Item, ...]) -> str:
             parts.extend(
                 _section([w for w in works if w.source == source]) for source in sorted({w.source for w in works})
             )
-    return "\n".join(parts)
+    return "\n".join([*parts, OTHER])
 
 
 def _summary(items: tuple[Item, ...]) -> str:

@@ -75,7 +75,7 @@ def test_words_are_told_likeliest_first(file: Path) -> None:
 
 def test_sounds_without_speech_are_refused_with_the_sentence(tmp_path: Path) -> None:
     encoder = embedded.load(written(tmp_path, network(spoken=-9.0)))
-    with pytest.raises(BadInput, match="^recognised no speech; sounds need --encoder imagebind$"):
+    with pytest.raises(BadInput, match=r"^recognised no speech; sounds need --encoder imagebind$"):
         encoder.embed(SAID)
 
 
@@ -150,3 +150,11 @@ def test_windows_of_speech() -> None:
     assert not loud[0, len(kept) :].any() and abs(float(loud[0, : len(kept)].mean())) < 1e-4
     long = speech.windows(np.random.default_rng(0).standard_normal(16_000 * 8), 16_000)
     assert len(long) == 4 and speech.windows(np.ones(100), 16_000).shape == (1, speech.WINDOW, speech.BANDS)
+
+
+def test_the_bundled_sentence_is_one_window_of_speech(fixtures: Path) -> None:
+    pytest.importorskip("soundfile")
+    said = Audio.open(fixtures / "say_a_red_chair.wav")
+    mel = joint_inputs.speech(said)
+    assert said.sample_rate == 16_000 and mel.shape == (1, speech.WINDOW, speech.BANDS)
+    assert 70 < (np.abs(mel[0]).sum(1) > 0).sum() < 130

@@ -107,9 +107,8 @@ class EmbeddedEncoder:
     def _speech(self, prompt: Audio) -> tuple[Tensor, Tensor]:
         """(vector (dim,), logits of words (W,)) of the window that sounds most like speech."""
         mel = torch.from_numpy(joint_inputs.speech(prompt))
-        vectors, spoken, words = (
-            torch.cat(part) for part in zip(*map(self.joint.speech, mel.split(BATCH)), strict=True)
-        )
+        parts = [self.joint.speech(part) for part in mel.split(BATCH)]
+        vectors, spoken, words = (torch.cat(column) for column in zip(*parts, strict=True))
         best = int(spoken.argmax())
         if not heard(spoken[best : best + 1], words[best : best + 1]).item():
             raise BadInput(NO_SPEECH)
@@ -140,7 +139,8 @@ def _load(joint: Path) -> EmbeddedEncoder:
 def _read_joint(path: Path) -> Joint:
     if not path.is_file():
         raise WeightsError(
-            f"the joint space {path.name!r} is not there: train it with runs/embedded_joint.py, or use --encoder imagebind"
+            f"the joint space {path.name!r} is not there: train it with runs/embedded_joint.py, or take"
+            " --encoder imagebind"
         )
     stored, metadata = read_safetensors(path)
     model = Joint(JointConfig.from_json(metadata.get("config", "")))

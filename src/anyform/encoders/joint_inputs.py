@@ -20,7 +20,7 @@ def picture(prompt: Image) -> NDArray[np.float32]:
     """(3, 64, 64) in [0, 1]: the object framed, on white; without a mask the whole picture, as it is."""
     rgba = frame(prompt.rgba, PICTURE, 0.85 if prompt.has_mask else 1.0).astype(np.float32) / 255
     alpha = rgba[..., 3:]
-    return np.ascontiguousarray((rgba[..., :3] * alpha + 1 - alpha).transpose(2, 0, 1))
+    return np.ascontiguousarray((rgba[..., :3] * alpha + 1 - alpha).transpose(2, 0, 1), np.float32)
 
 
 def sketch(prompt: Sketch) -> NDArray[np.float32]:
@@ -29,7 +29,7 @@ def sketch(prompt: Sketch) -> NDArray[np.float32]:
     body = ndimage.binary_fill_holes(prompt.ink > _INK)
     assert body is not None
     framed = frame(np.dstack([ink, ink, ink, body.astype(np.uint8) * 255]), PICTURE)
-    return np.where(framed[..., 3] > 0, framed[..., 0], 0)[None].astype(np.float32) / 255
+    return np.where(framed[..., 3] > 0, framed[..., 0] / np.float32(255), np.float32(0))[None]
 
 
 def points(prompt: Points) -> NDArray[np.float32]:
