@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from anyform.diffusion.prior import Codec
+from anyform.errors import WeightsError
 from anyform.systems.tunemv3d.foundation import Caption, Hook, Trunk
 
 if TYPE_CHECKING:
@@ -80,6 +83,7 @@ class DiffusersBackbone:
         self.network: Any = network.eval().requires_grad_(False)
 
     def predict(self, x: Tensor, t: Tensor, caption: Caption, residuals: Sequence[Tensor] | None) -> Tensor:
+        """(B, C, s, s) -> the network's own reading, its learned variance too where it has one."""
         named = _arguments(caption)
         if residuals is not None:
             named["down_block_additional_residuals"] = tuple(residuals[:-1])
@@ -87,9 +91,11 @@ class DiffusersBackbone:
         return self.network(x, t, caption.tokens, return_dict=False, **named)[0]
 
     def trunk(self) -> DiffusersTrunk:
+        """A fresh trainable copy of the first half."""
         return DiffusersTrunk(self.network)
 
     def config(self) -> Mapping[str, Any]:
+        """What decides the structure."""
         return _stable(self.network.config)
 
 
@@ -142,6 +148,7 @@ class TransformerBackbone:
         self.depth = depth
 
     def predict(self, x: Tensor, t: Tensor, caption: Caption, residuals: Sequence[Tensor] | None) -> Tensor:
+        """(B, C, s, s) -> the network's own reading, its learned variance too where it has one."""
         handles = []
         for block, residual in zip(self.network.transformer_blocks, residuals or (), strict=False):
             handles.append(block.register_forward_hook(lambda _, __, out, residual=residual: out + residual))
@@ -153,9 +160,11 @@ class TransformerBackbone:
                 handle.remove()
 
     def trunk(self) -> TransformerTrunk:
+        """A fresh trainable copy of the first half."""
         return TransformerTrunk(self.network, self.depth)
 
     def config(self) -> Mapping[str, Any]:
+        """What decides the structure."""
         return {"depth": self.depth, **_stable(self.network.config)}
 
 
@@ -167,3 +176,53 @@ def _sizes(caption: Caption) -> dict[str, Tensor | None]:
 def _stable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A diffusers config without what changes with the library or the path it was read from."""
     return {key: value for key, value in config.items() if not key.startswith("_")}
+
+
+def load_unet(folder: Path) -> Any:
+    """The frozen U-Net of a folder, from safetensors only."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    kind: Any = UNet2DConditionModel
+    try:
+        return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise WeightsError(f"the network in {folder.name} cannot be read: {reason}") from error
+
+
+class AutoencoderCodec:
+    """A diffusers AutoencoderKL: pictures in [0, 1] <-> scaled latents, by the mode and never a draw."""
+
+    def __init__(self, network: Any) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.scale = float(network.config.scaling_factor)
+
+    @property
+    def factor(self) -> int:
+        """Pixels a latent sample."""
+        return 2 ** (len(self.network.config.block_out_channels) - 1)
+
+    def encode(self, sample: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, C, S / factor, S / factor)."""
+        return self.network.encode(sample * 2 - 1).latent_dist.mode() * self.scale
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Inverse of `encode`, as far as the network goes, cut to [0, 1]."""
+        return ((self.network.decode(latent / self.scale).sample + 1) / 2).clamp(0, 1)
+
+
+def latent_codec(folder: Path, device: str) -> tuple[Codec, tuple[float, ...], int]:
+    """The autoencoder of a folder, white in its latents, and its pixels a sample."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    kind: Any = AutoencoderKL
+    try:
+        network = kind.from_pretrained(folder / "vae", local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise WeightsError(f"the autoencoder of {folder.name} cannot be read: {reason}") from error
+    codec = AutoencoderCodec(network.to(device))
+    edge = 8 * codec.factor
+    with torch.no_grad():
+        white = codec.encode(torch.ones(1, 3, edge, edge, device=device))
+    return codec, tuple(white.mean((0, 2, 3)).tolist()), codec.factor

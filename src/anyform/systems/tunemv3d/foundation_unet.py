@@ -48,6 +48,7 @@ class UNetBackbone:
         self.network = network.eval().requires_grad_(False)
 
     def predict(self, x: Tensor, t: Tensor, caption: Caption, residuals: Sequence[Tensor] | None) -> Tensor:
+        """(B, C, s, s) -> the network's own reading, its learned variance too where it has one."""
         embedding = self.network.embed(t, caption.vectors.get("labels"))
         encoded = self.network.encode(x, embedding, caption.tokens)
         if residuals is not None:
@@ -55,7 +56,9 @@ class UNetBackbone:
         return self.network.decode(encoded, embedding, caption.tokens)
 
     def trunk(self) -> UNetTrunk:
+        """A fresh trainable copy of the first half."""
         return UNetTrunk(self.network)
 
     def config(self) -> Mapping[str, Any]:
+        """What decides the structure."""
         return asdict(self.network.config)

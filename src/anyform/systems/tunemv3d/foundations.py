@@ -114,8 +114,8 @@ def diffusers_foundation(folder: Path, name: str, device: str = "cpu") -> Founda
     The networks are those of the folder, frozen and unchanged; schedules are taken from its scheduler's betas, of which
     the variance type is ignored: a learned variance is cut off (§6.1).
     """
-    from anyform.systems.tunemv3d.foundation_diffusers import DiffusersBackbone
-    from anyform.systems.tunemv3d.foundation_text import latent_codec, text_reader
+    from anyform.systems.tunemv3d.foundation_diffusers import DiffusersBackbone, latent_codec, load_unet
+    from anyform.systems.tunemv3d.foundation_text import text_reader
 
     index = _json(folder / "model_index.json")
     family = FAMILIES.get(str(index.get("_class_name")))
@@ -126,7 +126,7 @@ def diffusers_foundation(folder: Path, name: str, device: str = "cpu") -> Founda
         )
     if find_spec("diffusers") is None:
         raise MissingDependency("diffusers", extra="foundations")
-    network = load_network(folder / "unet").to(device)
+    network = load_unet(folder / "unet").to(device)
     config = network.config
     tokens, captions = text_reader(folder, str(index["_class_name"]), device)
     codec, background, scale = (
@@ -174,18 +174,6 @@ def schedule_of(table: dict[str, Any]) -> NoiseSchedule:
     raise WeightsError(
         f"the schedule {str(kind)[:40]!r} is not known: there are linear, scaled_linear, squaredcos_cap_v2"
     )
-
-
-def load_network(folder: Path) -> Any:
-    """The frozen U-Net of a folder, from safetensors only."""
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    kind: Any = UNet2DConditionModel
-    try:
-        return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise WeightsError(f"the network in {folder.name} cannot be read: {reason}") from error
 
 
 def _json(path: Path) -> dict[str, Any]:
