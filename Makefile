@@ -24,13 +24,16 @@ export TRITON_CACHE_DIR := $(CURDIR)/.cache/triton
 # pyright: node comes from a wheel, and no look for a newer version over the network
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help demo test check docs wheel wheel-test clean
+.PHONY: help demo serve test check docs wheel wheel-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 demo: .venv/installed ## install, make one asset from every kind of prompt, and a contact sheet: out/demo.png
 	@$(PY) runs/demo.py out
+
+serve: .venv/installed-serve ## install with the server and open its page: http://127.0.0.1:7860
+	@$(PY) -m anyform serve --open $(ARGS)
 
 test: check ## install the developer extras, run `make check`, then the whole test suite (fast tests first)
 	@mkdir -p .cache
@@ -43,9 +46,10 @@ check: .venv/installed-dev ## lint, import contract, house rules and type check
 	$(PY) -m pytest tests/house -q --basetemp .cache/pytest-house
 	$(PY) -m pyright --pythonpath $(PY)
 
-docs: .venv/installed-dev ## write the generated pages again: docs/equations.md and docs/cli.md
+docs: .venv/installed-dev ## write the generated pages again: docs/equations.md, docs/cli.md, docs/openapi.json
 	$(PY) docs/make_equations.py
 	$(PY) docs/make_cli.py
+	$(PY) docs/make_openapi.py
 
 wheel: .venv/installed-dev ## build dist/anyform-*.whl
 	rm -rf dist
@@ -66,6 +70,10 @@ $(PY):
 .venv/installed: pyproject.toml constraints.txt | $(PY)
 	$(PIP) install --quiet --constraint constraints.txt --editable .
 	@touch $@
+
+.venv/installed-serve: pyproject.toml constraints.txt | $(PY)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[serve,audio]'
+	@touch .venv/installed $@
 
 .venv/installed-dev: pyproject.toml constraints.txt | $(PY)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'

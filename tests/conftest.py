@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import hypothesis
 import pytest
@@ -63,6 +65,28 @@ def sphere_system(root: Path) -> ModuleType:
     module = sys.modules["sphere_system"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The system's Chromium, headless, by playwright; skips with the reason where either is missing.
+
+    WebGL is rendered in software, so that every machine shows the same; the microphone beeps. A browser lives as long
+    as a module: playwright holds an event loop that other tests must not find running.
+    """
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra dev)")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"no browser on this machine: none of {', '.join(names)} is on PATH")
+    webgl = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+    microphone = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=found, args=["--no-sandbox", *webgl, *microphone])
+        try:
+            yield opened
+        finally:
+            opened.close()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from anyform.licensing import allows_sale, commercial_use
+from anyform.weights import RELEASED
 
 FREE = {"id": "wala", "licence": "Apache-2.0", "commercial_use": "yes"}
 CLOSED = {"id": "WaLa-SV-1B", "licence": "Autodesk Non-Commercial", "commercial_use": "no"}
@@ -71,3 +72,14 @@ def test_credits_are_owed_for_all_but_free_works() -> None:
 @pytest.mark.parametrize("damaged", [{}, {"weights": 3, "sources": "x"}, {"weights": [1, None], "sources": [[]]}])
 def test_damaged_provenance_is_unknown(damaged: dict[str, Any]) -> None:
     assert commercial_use(damaged).answer == "unknown"
+
+
+def test_released_wala_covers_what_is_made_with_it() -> None:
+    row = RELEASED["ADSKAILab/WaLa-MVDream-DM6"]
+    weights = [{"id": one.id, "licence": one.licence, "commercial_use": one.commercial_use}
+               for one in (RELEASED[row.needs[0]], row)]  # fmt: skip
+    verdict = commercial_use(
+        {"weights": [*weights, {"id": "anyform/paint", "licence": "CC0", "commercial_use": "yes"}]}
+    )
+    assert verdict.answer == "no" and len(verdict.reasons) == 3
+    assert all("covers outputs" in reason for reason in verdict.reasons[:2])

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from anyform.geometry.asset import Asset
 from anyform.geometry.gate import gate
 from anyform.types.progress import Progress, Report, silent
 from anyform.types.prompt import Audio, Image, Points, Prompt, Sketch, Text, Views, Voxels
+
+if TYPE_CHECKING:
+    from anyform.priors.imagine import Candidates
 
 QUALITIES = ("draft", "standard", "high")
 MAX_SEED = 2**32 - 1
@@ -80,12 +83,36 @@ def _smaller_wala(settings: Any) -> Any | None:
     return dataclasses.replace(settings, resolution=max(64, settings.mesh_resolution // 2))
 
 
+def _load_tunemv3d(weights: str | Path | None, device: str, settings: Any) -> System:
+    from anyform.systems.tunemv3d.system import load
+
+    return load(weights, device, settings)
+
+
+def _tunemv3d_settings(quality: str) -> Any:
+    from anyform.systems.tunemv3d.config import TuneMV3DSettings
+
+    return configuration.override(TuneMV3DSettings(), "quality", quality)
+
+
+def _smaller_tunemv3d(settings: Any) -> Any | None:
+    from anyform.systems.tunemv3d.system import smaller
+
+    return smaller(settings)
+
+
 SYSTEMS: dict[str, Entry] = {
     "wala": Entry(
         load=_load_wala,
         settings=_wala_settings,
         smaller=_smaller_wala,
         accepts=(Text, Image, Sketch, Points, Voxels, Views),
+    ),
+    "tunemv3d": Entry(
+        load=_load_tunemv3d,
+        settings=_tunemv3d_settings,
+        smaller=_smaller_tunemv3d,
+        accepts=(Text, Image, Views, list),
     ),
 }
 
@@ -142,6 +169,20 @@ def generate(
         asset = _guarded(lambda: system, prompt, seed, report)
     check(asset, str(name))
     return asset if refine is None else _refine(asset, refine, quality, seed, device, report)
+
+
+def imagine(prompt: object, *, seed: int | None = None, report: Report | None = None, **settings: Any) -> Candidates:
+    """Pictures of what a prompt asks for, best first: the reference views that XBind starts from.
+
+    prompt: as for `generate`. Candidate k is made from seed + k. settings: those of `priors.reference_view.imagined`
+    (candidates, prior, encoder, device, memory, num_inference_steps). Raises BadInput, WeightsError, OutOfMemory.
+    """
+    from anyform.priors.reference_view import imagined
+
+    given = as_prompt(prompt)
+    if isinstance(given, Asset):
+        raise BadInput("an asset is no prompt for pictures: give text, a picture, a sketch, points or sound")
+    return imagined(given, seed=check_seed(seed), report=report or silent, **settings)
 
 
 def check(asset: Asset, name: str) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
 from anyform.encoders.embedded import MAX_TOKENS, load
 from anyform.errors import BadInput
-from anyform.types.prompt import Points, Text
 
 
 def test_meaning_orders_the_vectors() -> None:
@@ -46,13 +44,9 @@ def test_a_long_prompt_is_cut_and_a_long_list_is_batched() -> None:
     torch.testing.assert_close(encoder.text(names)[0][66], encoder.text(names[66:67])[0][0], atol=2e-5, rtol=0)
 
 
-def test_embed_reads_text_and_says_so_otherwise() -> None:
-    encoder = load()
-    torch.testing.assert_close(encoder.embed(Text("a red mug")), encoder.text(["a red mug"])[0][0])
-    with pytest.raises(BadInput, match="text only so far, not Points"):
-        encoder.embed(Points(np.random.default_rng(0).random((80, 3), np.float32), None))
+def test_no_text_is_refused() -> None:
     with pytest.raises(BadInput, match="no text"):
-        encoder.text([])
+        load().text([])
 
 
 def test_load_is_cached_and_frozen() -> None:

@@ -94,11 +94,22 @@ def test_a_stream_that_outlasts_its_promise_is_not_followed(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("kind", "exact"), [("WAV", 1e-4), ("FLAC", 1e-4), ("OGG", 0.1), ("MP3", 0.2)])
 def test_formats_and_channels_become_one_mono_wave(kind: str, exact: float, tmp_path: Path) -> None:
-    stereo = np.stack([TONE, np.zeros_like(TONE)], 1)
-    soundfile.write(tmp_path / "tone", stereo, 44_100, format=kind)
+    other = np.sin(np.arange(len(TONE)) * 0.11).astype(np.float32) / 2
+    soundfile.write(tmp_path / "tone", np.stack([TONE, other], 1), 44_100, format=kind)
     sound = Audio.open(tmp_path / "tone")
     assert sound.sample_rate == 44_100 and sound.samples.dtype == np.float32 and sound.samples.ndim == 1
-    assert np.abs(sound.samples[500:7000] - TONE[500:7000] / 2).max() < exact
+    assert np.abs(sound.samples[500:7000] - (TONE + other)[500:7000] / 2).max() < exact
+    assert sound.left is not None and np.abs(sound.left[500:7000] - TONE[500:7000]).max() < 2 * exact
+
+
+def test_a_silent_channel_does_not_halve_the_others(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "right.wav", np.stack([np.zeros_like(TONE), TONE], 1), 16_000)
+    sound = Audio.open(tmp_path / "right.wav")
+    assert np.abs(sound.samples - TONE).max() < 1e-4 and sound.left is not None and not sound.left.any()
+    soundfile.write(tmp_path / "mono.wav", TONE, 16_000)
+    assert Audio.open(tmp_path / "mono.wav").left is None
+    with pytest.raises(BadInput, match="as long as"):
+        Audio(TONE, 16_000, TONE[:5])
 
 
 def test_a_streamed_wav_without_a_length_is_read(tmp_path: Path) -> None:
@@ -148,7 +159,7 @@ def test_damaged_bytes_never_raise_anything_else(kind: str, changes: list[tuple[
         data[place % len(data)] = value
     (tmp_path / "damaged").write_bytes(data)
     try:
-        samples, rate = audio.read_audio(tmp_path / "damaged")
+        samples, rate, _ = audio.read_audio(tmp_path / "damaged")
     except BadInput as error:
         assert "damaged" in str(error)
     else:

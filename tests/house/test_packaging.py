@@ -19,6 +19,7 @@ IMPORT_NAMES = {
     "fast-simplification": "fast_simplification", "huggingface-hub": "huggingface_hub", "pillow": "PIL",
     "scikit-image": "skimage", "libigl": "igl", "point-cloud-utils": "point_cloud_utils", "usd-core": "pxr",
     "python-multipart": "multipart", "sse-starlette": "sse_starlette", "dracopy": "DracoPy",
+    "pyyaml": "yaml",
 }  # fmt: skip
 # needed by trimesh for 3MF, imported by nobody here
 INDIRECT = {"lxml", "networkx"}

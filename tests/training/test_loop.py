@@ -151,3 +151,22 @@ def test_rate_warms_up_stays_and_decays():
     assert config.rate(30) == 1
     assert config.rate(75) == pytest.approx(0.1 + 0.9 * 0.5)
     assert config.rate(100) == pytest.approx(0.1)
+
+
+def test_paced_parameters_learn_at_their_own_rate(tmp_path: Path) -> None:
+    class Two(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.slow = torch.nn.Parameter(torch.zeros(1))
+            self.fast = torch.nn.Parameter(torch.zeros(1))
+
+        def paces(self) -> list[tuple[float, list[torch.nn.Parameter]]]:
+            return [(1.0, [self.slow]), (10.0, [self.fast])]
+
+    def make() -> Any:
+        return lambda model, rng: ((model.slow + model.fast).sum(), {})
+
+    model = Two()
+    fit(model, make, TrainConfig(steps=3, warmup=0, learning_rate=1e-3, decay_part=0.0), tmp_path / "run", silent)
+    assert model.slow.item() == pytest.approx(-3e-3, rel=1e-3)
+    assert model.fast.item() == pytest.approx(-3e-2, rel=1e-3)

@@ -278,3 +278,10 @@ def test_converted_files_open_with_the_public_reader(tmp_path: Path) -> None:
     assert found.keys() == {f"state_dict.{name}" for name in STATE}
     for name, value in STATE.items():
         assert torch.equal(found[f"state_dict.{name}"], value.detach()), name
+
+
+def test_state_dicts_of_modules_carry_attributes(tmp_path: Path) -> None:
+    """`state_dict()` hangs `_metadata` on its OrderedDict, which the pickle sets as an attribute."""
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    file = weights.open_tensors(saved(tmp_path / "a.pt", module.state_dict()))
+    assert set(file) == set(module.state_dict()) and file.read("1.num_batches_tracked").shape == ()

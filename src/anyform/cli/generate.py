@@ -47,6 +47,10 @@ def _run(arguments: argparse.Namespace, report: Reporter) -> int:
     files = [path for path in inputs.values() if isinstance(path, Path)]
     name = f"{_name(inputs)}-{seed}"
     target = output.settle(arguments.output, name, force=arguments.force, inputs=files, exists_ok=arguments.resume)
+    if arguments.views_out:
+        from anyform.types.view_folder import check_view_folder
+
+        check_view_folder(Path(arguments.views_out), force=arguments.force)
     if arguments.resume and _finished(target.file, prompt, arguments.seed, seed):
         return _announce(arguments, target, None, {"resumed": True}, report)
     asset = api.generate(
@@ -67,6 +71,8 @@ def _run(arguments: argparse.Namespace, report: Reporter) -> int:
         inputs = {}
     host = {"seconds": round(report.seconds, 2), **host_facts(arguments.device)}
     output.write(target, asset, log=report.lines, host=host, inputs=inputs)
+    if arguments.views_out:
+        output.write_views(asset, Path(arguments.views_out), force=arguments.force)
     return _announce(arguments, target, asset, facts, report)
 
 

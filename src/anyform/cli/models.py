@@ -24,8 +24,18 @@ def run(arguments: argparse.Namespace) -> int:
                 print_out(clean(f"    {name}: {value}"))
             continue
         print_out(clean(f"    {row['system']} from {row['prompt']}; licence accepted: {row['accepted']}"))
+        print_out(_memory_line(row))
     print_out("Released weights are fetched only where named: --weights ID --accept-licence ID (once).")
     return 0
+
+
+def _memory_line(row: dict[str, Any]) -> str:
+    """Size and peak memory of a released checkpoint, and whether this machine has that much free now."""
+    if not row["parameters"]:
+        return "    size: not counted"
+    peaks = ", ".join(f"{precision} {size / 1e9:.1f} GB" for precision, size in row["peak_bytes"].items())
+    fits = {True: "fits here", False: "does NOT fit here", None: "whether it fits here is unknown"}[row["fits"]]
+    return f"    {row['parameters'] / 1e6:.0f} M parameters  peak memory ({row['peak']}): {peaks}; {fits}"
 
 
 def embedded_rows() -> list[dict[str, Any]]:
@@ -49,10 +59,11 @@ def embedded_rows() -> list[dict[str, Any]]:
 
 
 def released_rows() -> list[dict[str, Any]]:
-    """What others published and anyform can read; whether its licence was accepted on this machine."""
+    """What others published and anyform can read; whether its licence was accepted, and whether it fits, here."""
     from anyform.weights import RELEASED, accepted_licences
+    from anyform.weights.memory import available
 
-    accepted = accepted_licences()
+    accepted, free = accepted_licences(), available("cpu")
     return [
         {
             "id": entry.id,
@@ -64,6 +75,12 @@ def released_rows() -> list[dict[str, Any]]:
             "commercial_use": entry.commercial_use,
             "accepted": accepted.get(entry.id) == entry.licence,
             "files": list(entry.files),
+            "gated": entry.gated,
+            "needs": list(entry.needs),
+            "parameters": entry.parameters,
+            "peak_bytes": {name: entry.peak_bytes(name) for name in ("bfloat16", "float32")},
+            "peak": "measured" if entry.measured_peak else "computed",
+            "fits": None if free < 0 or not entry.parameters else entry.peak_bytes("bfloat16") <= free,
         }
         for entry in RELEASED.values()
     ]

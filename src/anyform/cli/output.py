@@ -15,6 +15,7 @@ from anyform.errors import BadInput
 
 if TYPE_CHECKING:
     from anyform.geometry.asset import Asset
+    from anyform.types.prompt import Views
 
 _REASON_BYTES = 200  # of a file name; file systems end at 255
 
@@ -82,6 +83,27 @@ def write(target: Target, asset: Asset, *, log: list[str], host: Mapping[str, An
         raise BadInput(f"cannot write the folder {target.folder.name!r}: {error.strerror}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_views(asset: Asset, folder: Path, *, force: bool) -> None:
+    """The views that the asset was made from, or eight pictures of it, with their cameras (transforms.json)."""
+    from anyform.types.view_folder import write_view_folder
+
+    write_view_folder(asset.views or _rendered(asset), folder, force=force)
+
+
+def _rendered(asset: Asset) -> Views:
+    """Eight pictures of an asset, 512 pixels each, background transparent."""
+    import numpy as np
+
+    from anyform.render.shading import picture
+    from anyform.types.camera import Cameras, alternating_orbit
+    from anyform.types.prompt import Views
+
+    reach = float(np.linalg.norm(asset.mesh.bounds, axis=1).max())
+    angles = alternating_orbit(8)
+    cameras = Cameras.orbit(angles[:, 0], angles[:, 1], 3.2 * reach, np.radians(40.0), 512)
+    return Views("rgb", picture(asset.mesh, cameras, "transparent").astype(np.float32) / 255, cameras)
 
 
 def _check_folder(folder: Path, may_exist: bool) -> None:

@@ -25,10 +25,12 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"anyform {__version__}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB", parser_class=Parser)
     _generate(_verb(verbs, "generate", "make an asset from text, a picture, a sketch, points, voxels or views"))
+    _imagine(_verb(verbs, "imagine", "ranked pictures of what a prompt asks for: the reference view of XBind"))
     _check(_verb(verbs, "check", "is a file finite, watertight, one body, well oriented, the right size?"))
     _models(_verb(verbs, "models", "the weights: licence, size, data, measured quality and cost"))
     _cite(_verb(verbs, "cite", "papers, licences and 'may I sell this?' for an asset made by anyform"))
     _doctor(_verb(verbs, "doctor", "what this machine can do, with a numeric self-test"))
+    _serve(_verb(verbs, "serve", "a page and a REST API over durable jobs, on this machine only by default"))
     _work(verbs)
     _weights(_verb(verbs, "weights", "convert checkpoints to safetensors"))
     return parser
@@ -45,17 +47,7 @@ def _generate(verb: Parser) -> None:
     from anyform.cli.generate import run
 
     verb.set_defaults(run=run)
-    prompt = verb.add_argument_group("prompt (one of)")
-    prompt.add_argument("text", nargs="?", help="what to make; - reads it from standard input")
-    prompt.add_argument("--image", metavar="FILE", help="PNG, JPEG or WebP picture")
-    prompt.add_argument("--sketch", metavar="FILE", help="line drawing, either polarity")
-    prompt.add_argument("--points", metavar="FILE", help="point cloud, or a mesh to sample")
-    prompt.add_argument("--voxels", metavar="FILE", help="JSON, NPZ, binvox or VOX")
-    prompt.add_argument("--views", metavar="DIR", help="folder of pictures with their cameras")
-    prompt.add_argument("--depths", metavar="DIR", help="folder of depth maps with their cameras")
-    prompt.add_argument("--audio", metavar="FILE", help="WAV, FLAC, OGG or MP3")
-    prompt.add_argument("--mask", metavar="FILE", help="what of the --image is the object (white)")
-    prompt.add_argument("--background", choices=("auto", "keep"), default="auto", help="cut the --image out, or not")
+    _prompt(verb)
     _result(verb.add_argument_group("result"))
     how = verb.add_argument_group("how")
     how.add_argument("--system", metavar="NAME", help="default: the fastest that accepts the prompt")
@@ -71,6 +63,28 @@ def _generate(verb: Parser) -> None:
     how.add_argument("--config", metavar="FILE", help="a config.json, or a GLB or 3MF made by anyform, to repeat")
 
 
+def _prompt(verb: Parser) -> None:
+    prompt = verb.add_argument_group("prompt (one of)")
+    prompt.add_argument("text", nargs="?", help="what to make; - reads it from standard input")
+    prompt.add_argument("--image", metavar="FILE", help="PNG, JPEG or WebP picture")
+    prompt.add_argument("--sketch", metavar="FILE", help="line drawing, either polarity")
+    prompt.add_argument("--points", metavar="FILE", help="point cloud, or a mesh to sample")
+    prompt.add_argument("--voxels", metavar="FILE", help="JSON, NPZ, binvox or VOX")
+    prompt.add_argument("--views", metavar="DIR", help="folder of pictures with their cameras")
+    prompt.add_argument("--depths", metavar="DIR", help="folder of depth maps with their cameras")
+    prompt.add_argument("--audio", metavar="FILE", help="WAV, FLAC, OGG or MP3")
+    prompt.add_argument("--mask", metavar="FILE", help="what of the --image is the object (white)")
+    prompt.add_argument("--background", choices=("auto", "keep"), default="auto", help="cut the --image out, or not")
+
+
+def _imagine(verb: Parser) -> None:
+    from anyform.cli.imagine import add_arguments, run
+
+    verb.set_defaults(run=run)
+    _prompt(verb)
+    add_arguments(verb)
+
+
 def _result(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-o", "--output", metavar="FILE|DIR/", help="the suffix is the format; DIR/ keeps everything")
     group.add_argument("--faces", type=int, metavar="N", help="at most so many triangles")
@@ -80,6 +94,9 @@ def _result(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--print", action="store_true", dest="for_print", help="one closed body, flat on the plate")
     group.add_argument("--force", action="store_true", help="overwrite")
     group.add_argument("--resume", action="store_true", help="keep a finished result of the same run that is there")
+    group.add_argument(
+        "--views-out", metavar="DIR", help="PNGs and their cameras: the views it was made from, or eight"
+    )
     group.add_argument("--no-prompt-in-file", action="store_true", help="leave the prompt out of the file")
 
 
@@ -109,6 +126,13 @@ def _doctor(verb: Parser) -> None:
 
     verb.set_defaults(run=run)
     verb.add_argument("--warm", action="store_true", help="make one draft asset too, so that caches are filled")
+
+
+def _serve(verb: Parser) -> None:
+    from anyform.cli.serve import add_arguments, run
+
+    verb.set_defaults(run=run)
+    add_arguments(verb)
 
 
 def _weights(verb: Parser) -> None:

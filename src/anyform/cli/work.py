@@ -22,8 +22,26 @@ def _prepare() -> ModuleType:
     return prepare
 
 
+def _views() -> ModuleType:
+    from anyform.cli import views
+
+    return views
+
+
 def _train_wala() -> ModuleType:
     import anyform.systems.wala.train as task
+
+    return task
+
+
+def _train_tunemv3d() -> ModuleType:
+    import anyform.systems.tunemv3d.train as task
+
+    return task
+
+
+def _evaluate_tunemv3d() -> ModuleType:
+    import anyform.systems.tunemv3d.evaluate as task
 
     return task
 
@@ -34,9 +52,9 @@ def _evaluate_wala() -> ModuleType:
     return task
 
 
-DATA = {"prepare": _prepare}
-TRAIN = {"wala": _train_wala}
-EVALUATE = {"wala": _evaluate_wala}
+DATA = {"prepare": _prepare, "views": _views}
+TRAIN = {"wala": _train_wala, "tunemv3d": _train_tunemv3d}
+EVALUATE = {"wala": _evaluate_wala, "tunemv3d": _evaluate_tunemv3d}
 
 
 def data(arguments: argparse.Namespace) -> int:

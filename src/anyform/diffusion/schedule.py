@@ -65,6 +65,16 @@ def scaled_linear(start: float, end: float, num_timesteps: int = 1000) -> NoiseS
     return _from_betas(torch.linspace(start**0.5, end**0.5, num_timesteps, dtype=torch.float64) ** 2)
 
 
+def zero_terminal(schedule: NoiseSchedule) -> NoiseSchedule:
+    """The schedule with √ᾱ shifted and scaled so that the last one is 0 and the first stays (Lin et al., "Common
+    Diffusion Noise Schedules and Sample Steps are Flawed", Algorithm 1): sampling then starts from what training saw.
+    """
+    root = schedule.alphas_cumprod.sqrt()
+    alpha_bar = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
+    betas = 1 - alpha_bar / torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
+    return NoiseSchedule(betas, alpha_bar)
+
+
 def _check(num_timesteps: int) -> None:
     if num_timesteps < 2:
         raise BadSetting(f"a noise schedule needs 2 timesteps or more, not {num_timesteps}")

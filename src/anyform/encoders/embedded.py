@@ -1,22 +1,28 @@
 """The embedded encoder: what a fresh machine uses to read prompts, offline, on a CPU.
 
 Text goes through MiniLM-L6 (`encoders/minilm.py`); its weights and word pieces ship with the package in
-`anyform/embedded/`. The int8 matrices are brought back to fp32 when loaded, about 0.1 s once a process.
+`anyform/embedded/`. The int8 matrices are brought back to fp32 when loaded, about 0.1 s once a process. `embed` puts
+text, pictures, sketches, points and speech on one sphere of 256 dimensions (`encoders/joint.py`), read at first use.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from anyform.encoders import joint_inputs
+from anyform.encoders.joint import PICTURE, Joint, JointConfig, heard
 from anyform.encoders.minilm import MiniLM, sentence_vectors
-from anyform.errors import BadInput
+from anyform.errors import BadInput, WeightsError
 from anyform.nn.int8 import dequantise
-from anyform.weights import embedded_file, read_safetensors
+from anyform.types.prompt import Audio, Image, Points, Sketch, Text
+from anyform.weights import embedded_file, embedded_path, read_safetensors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -27,12 +33,26 @@ MAX_TOKENS = 64
 BATCH = 64  # sentences a forward pass; bounds the memory of a long list
 
 
+NO_SPEECH = "recognised no speech; sounds need --encoder imagebind"
+
+
 @dataclass(frozen=True)
 class EmbeddedEncoder:
-    """Text -> a unit sentence vector (384) and the token states (L, 384). Loaded once by `load`."""
+    """Sentences -> vectors and tokens (`text`), prompts -> unit vectors of the joint space (`embed`). See `load`."""
 
     model: MiniLM
     tokenizer: Tokenizer
+    joint_file: Path
+
+    @property
+    def joint(self) -> Joint:
+        """The joint network, read once a process. Raises WeightsError where its file is missing or damaged."""
+        return _read_joint(self.joint_file)
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector of `embed`."""
+        return self.joint.config.dim
 
     @torch.inference_mode()
     def text(self, strings: list[str]) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,21 +70,61 @@ class EmbeddedEncoder:
         tokens = torch.cat([self.model(i, m) for i, m in zip(ids.split(BATCH), mask.split(BATCH), strict=True)])
         return sentence_vectors(tokens, mask), tokens * mask.unsqueeze(-1), mask
 
+    @torch.inference_mode()
     def embed(self, prompt: Prompt) -> Tensor:
-        """A text prompt -> its unit vector (384,). Raises BadInput for prompts that are not text."""
-        from anyform.types.prompt import Text
+        """Text, Image, Sketch, Points or spoken Audio -> (dim,) of unit length.
 
-        if not isinstance(prompt, Text):
-            raise BadInput(
-                f"the embedded encoder embeds text only so far, not {type(prompt).__name__}: pass a Text prompt,"
-                " or use the system's own condition for other modalities"
-            )
-        return self.text([prompt.text])[0][0]
+        Raises BadInput with `NO_SPEECH` for sounds in which nothing was said, and for prompts of other types.
+        """
+        if isinstance(prompt, Text):
+            return self.joint.text(self.text([prompt.text])[0])[0]
+        if isinstance(prompt, Image):
+            return self.joint.image(torch.from_numpy(joint_inputs.picture(prompt))[None])[0]
+        if isinstance(prompt, Sketch):
+            return self.joint.sketch(torch.from_numpy(joint_inputs.sketch(prompt))[None])[0]
+        if isinstance(prompt, Points):
+            return self.joint.points(torch.from_numpy(joint_inputs.points(prompt))[None])[0]
+        if isinstance(prompt, Audio):
+            return self._speech(prompt)[0]
+        raise BadInput(
+            "the embedded encoder embeds Text, Image, Sketch, Points and spoken Audio, "
+            f"not {type(prompt).__name__}: give one of those"
+        )
+
+    @torch.inference_mode()
+    def words(self, prompt: Audio, at_least: float = 0.5) -> list[str]:
+        """The words recognised in speech with that probability, likeliest first. Raises BadInput as `embed` does."""
+        chances = self._speech(prompt)[1].sigmoid()
+        order = chances.argsort(descending=True)
+        return [self.joint.config.words[at] for at in order.tolist() if chances[at] >= at_least]
+
+    def images(self, pictures: Tensor) -> Tensor:
+        """Square renders (B, 3, H, H) in [0, 1] on any background -> unit vectors (B, dim), differentiable."""
+        if pictures.shape[-1] != PICTURE:
+            pictures = functional.interpolate(pictures, (PICTURE, PICTURE), mode="bilinear", antialias=True)
+        return self.joint.image(pictures)
+
+    def _speech(self, prompt: Audio) -> tuple[Tensor, Tensor]:
+        """(vector (dim,), logits of words (W,)) of the window that sounds most like speech."""
+        mel = torch.from_numpy(joint_inputs.speech(prompt))
+        parts = [self.joint.speech(part) for part in mel.split(BATCH)]
+        vectors, spoken, words = (torch.cat(column) for column in zip(*parts, strict=True))
+        best = int(spoken.argmax())
+        if not heard(spoken[best : best + 1], words[best : best + 1]).item():
+            raise BadInput(NO_SPEECH)
+        return vectors[best], words[best]
+
+
+def load(joint: str | Path | None = None) -> EmbeddedEncoder:
+    """The shipped encoders, read once a process; joint: another file of the joint network than the shipped one.
+
+    Raises WeightsError when a file is damaged; a missing joint network is noticed at its first use.
+    """
+    return _load(embedded_path("joint") if joint is None else Path(joint))
 
 
 @cache
-def load() -> EmbeddedEncoder:
-    """The shipped text encoder, read once a process. Raises WeightsError when its file is damaged."""
+def _load(joint: Path) -> EmbeddedEncoder:
     from tokenizers import Tokenizer
 
     model = MiniLM()  # not on the meta device: its first use in a process costs over a second
@@ -72,4 +132,20 @@ def load() -> EmbeddedEncoder:
     tokenizer = Tokenizer.from_file(str(embedded_file("text").with_name("tokenizer.json")))
     tokenizer.enable_truncation(MAX_TOKENS)
     tokenizer.enable_padding()
-    return EmbeddedEncoder(model.eval().requires_grad_(False), tokenizer)
+    return EmbeddedEncoder(model.eval().requires_grad_(False), tokenizer, joint)
+
+
+@cache
+def _read_joint(path: Path) -> Joint:
+    if not path.is_file():
+        raise WeightsError(
+            f"the joint space {path.name!r} is not there: train it with runs/embedded_joint.py, or take"
+            " --encoder imagebind"
+        )
+    stored, metadata = read_safetensors(path)
+    model = Joint(JointConfig.from_json(metadata.get("config", "")))
+    try:
+        model.load_state_dict(dequantise(stored), assign=True)
+    except RuntimeError as error:
+        raise WeightsError(f"{path.name!r} does not hold the joint network that its config describes") from error
+    return model.eval().requires_grad_(False)

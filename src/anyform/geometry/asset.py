@@ -12,6 +12,8 @@ from anyform.geometry.mesh import Mesh
 if TYPE_CHECKING:
     import trimesh
 
+    from anyform.types.prompt import Views
+
 
 @dataclass(frozen=True, slots=True)
 class WeightsRecord:
@@ -59,12 +61,14 @@ class Provenance:
 class Asset:
     """A mesh in world units (object in [-1, 1]³, +y up, front +z) with its provenance.
 
-    `metres` is the real length of the longest side that exporters apply (default 1 m).
+    `metres` is the real length of the longest side that exporters apply (default 1 m). `views`: what it was made
+    from, where its system draws them; they are saved beside it, never inside.
     """
 
     mesh: Mesh
     provenance: Provenance
     metres: float = 1.0
+    views: Views | None = None
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the asset atomically; the suffix chooses the format (`geometry.formats.FORMATS`). Never overwrites."""
@@ -83,3 +87,11 @@ class Asset:
         from anyform.notebook import mimebundle
 
         return mimebundle(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """An asset to go on from and the prompt that says where to: what a refining system takes beside a bare asset."""
+
+    asset: Asset
+    prompt: Any

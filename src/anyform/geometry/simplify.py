@@ -202,3 +202,16 @@ def _colored(smaller: Mesh, mesh: Mesh) -> Mesh:
 
     _, nearest = KDTree(mesh.vertices).query(smaller.vertices)
     return replace(smaller, vertex_color=mesh.vertex_color[nearest], material=mesh.material)
+
+
+def with_fewer_faces(mesh: Mesh, wanted: int) -> tuple[Mesh, tuple[str, ...]]:
+    """At most `wanted` triangles; a rugged surface that so few cannot close gets the least doubling that can."""
+    target = wanted
+    while target < len(mesh.faces):
+        try:
+            smaller = simplify(mesh, target)
+        except BadInput:  # the only refusal of `simplify` for a closed mesh: too few faces to stay closed
+            target *= 2
+            continue
+        return smaller, () if target == wanted else (f"{target} faces instead of {wanted}: fewer would leave holes",)
+    return mesh, () if target == wanted else (f"{len(mesh.faces)} faces instead of {wanted}: fewer would leave holes",)

@@ -10,9 +10,9 @@ x: (B, C, H, W); tokens: (B, L, D) for cross attention; labels: (B, P), projecte
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -237,8 +237,9 @@ class Level(nn.Module):
         width, embedding = config.widths[level], 4 * config.widths[0]
         self.resnets = nn.ModuleList(ResidualBlock(one, width, embedding, config.groups) for one in widths_in)
         self.attentions = nn.ModuleList(_transformer(config, level) for _ in widths_in if config.attends[level])
-        if resample is not None:
-            setattr(self, "upsamplers" if resample.up else "downsamplers", nn.ModuleList([resample]))
+        change = [] if resample is None else [resample]
+        self.downsamplers = nn.ModuleList(one for one in change if not one.up)
+        self.upsamplers = nn.ModuleList(one for one in change if one.up)
         self.resamples = resample is not None
 
     def block(self, index: int, x: Tensor, embedding: Tensor, tokens: Tensor) -> Tensor:
@@ -323,7 +324,7 @@ class UNet2D(nn.Module):
         """(B, C, H, W) -> the first half's features; H and W divisible by 2^(levels − 1)."""
         x = self.conv_in(x)
         skips = [x]
-        for level in self.down_blocks:
+        for level in cast(Iterable[Level], self.down_blocks):
             for index in range(len(level.resnets)):
                 x = level.block(index, x, embedding, tokens)
                 skips.append(x)
@@ -335,7 +336,7 @@ class UNet2D(nn.Module):
     def decode(self, encoded: Encoded, embedding: Tensor, tokens: Tensor) -> Tensor:
         """The second half: (B, channels_out, H, W)."""
         x, skips = encoded.middle, list(encoded.skips)
-        for level in self.up_blocks:
+        for level in cast(Iterable[Level], self.up_blocks):
             for index in range(len(level.resnets)):
                 x = level.block(index, torch.cat([x, skips.pop()], 1), embedding, tokens)
             if level.resamples:

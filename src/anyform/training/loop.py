@@ -20,7 +20,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -64,6 +64,13 @@ class Loss(Protocol):
     """`loss(model, rng)` -> (scalar, numbers to log); draws its batch from `rng` and torch's seeded generator."""
 
     def __call__(self, model: nn.Module, rng: np.random.Generator) -> tuple[Tensor, Mapping[str, float]]: ...
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A model whose parts learn at different paces: (factor on the learning rate, parameters), each parameter once."""
+
+    def paces(self) -> Sequence[tuple[float, Sequence[nn.Parameter]]]: ...
 
 
 @dataclass(slots=True)
@@ -137,9 +144,11 @@ def _work(
     if exchange is not None:
         torch.set_num_threads(1)
         model = copy.deepcopy(model)  # what a process is given lies in memory that all of them share
+    paces = model.paces() if isinstance(model, Paced) else [(1.0, list(model.parameters()))]
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
-    )
+        [{"params": list(parameters), "pace": pace} for pace, parameters in paces],
+        lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay,
+    )  # fmt: skip
     checkpoint, first = folder / "checkpoint.pt", 0
     if checkpoint.exists():
         state = load_state(checkpoint)
@@ -151,7 +160,7 @@ def _work(
     start, seen = time.monotonic(), []
     for step in range(first, config.steps):
         for group in optimiser.param_groups:
-            group["lr"] = config.rate(step)
+            group["lr"] = config.rate(step) * group.get("pace", 1.0)
         with torch.autocast(device, torch.bfloat16) if config.bf16 else nullcontext():
             loss, numbers = loss_of(model, _seed(config, worker, step))
         optimiser.zero_grad(set_to_none=True)

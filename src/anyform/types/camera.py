@@ -113,3 +113,12 @@ def wala_cameras(ids: Sequence[int], size: int, distance: float = 4.4, fov_y: fl
     """
     angles = np.deg2rad([WALA_VIEWS[i] for i in ids]).reshape(-1, 2)
     return Cameras.orbit(angles[:, 0], angles[:, 1], distance, fov_y, size)
+
+
+def alternating_orbit(count: int, offset: float = 0.0) -> NDArray[np.float64]:
+    """(V, 2) azimuth and elevation in radians: even azimuths from `offset` on, elevations +20° and −5° by turns.
+
+    TuneMV3D's preset views (count 8, distance 3, fov_y 40°: the unit ball fits); two rings tell depth better than one.
+    """
+    number = np.arange(count)
+    return np.stack([offset + number * 2 * np.pi / count, np.radians(np.where(number % 2, -5.0, 20.0))], -1)

@@ -99,10 +99,11 @@ class Image:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audio:
-    """samples (N,) float32 mono in [-1, 1]; sample_rate in Hz."""
+    """samples (N,) float32 mono in [-1, 1]; sample_rate in Hz. left (N,): the first channel of a file with several."""
 
     samples: NDArray[np.float32]
     sample_rate: int
+    left: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         samples = _floats(self.samples, "samples")
@@ -116,18 +117,26 @@ class Audio:
         seconds = len(samples) / self.sample_rate
         if not 0.1 <= seconds <= MAX_SECONDS:
             raise BadInput(f"the sound lasts {seconds:.2f} s: between 0.1 s and {MAX_SECONDS} s are read")
+        left = None if self.left is None else _floats(self.left, "left channel")
+        if left is not None and left.shape != samples.shape:
+            raise BadInput(f"the left channel is as long as the samples, {samples.shape}, not {_what(left)}")
         peak = float(np.abs(samples).max())
         if peak < 1e-4:
             raise BadInput("the sound is silent: record it again or choose another file")
         if peak > 1:
             warnings.warn(f"the sound peaks at {peak:.2f}, above 1: scaled down", UserWarning, stacklevel=2)
             samples = samples / np.float32(peak)
+            left = None if left is None else left / np.float32(peak)
         object.__setattr__(self, "samples", samples)
+        object.__setattr__(self, "left", left)
         object.__setattr__(self, "sample_rate", int(self.sample_rate))
 
     @classmethod
     def open(cls, path: str | Path) -> Audio:
-        """Read WAV, FLAC, OGG or MP3, any rate and up to 32 channels, mixed to mono. Needs the extra `audio`."""
+        """Read WAV, FLAC, OGG or MP3, any rate and up to 32 channels. Needs the extra `audio`.
+
+        `samples` is the mean of the channels that are not silent.
+        """
         from anyform.types.readers.audio import read_audio
 
         return cls(*read_audio(path))

@@ -8,7 +8,7 @@ time to where they are needed; the hub touched only where released weights are n
 from __future__ import annotations
 
 from anyform.weights.digest import sha256
-from anyform.weights.embedded import EMBEDDED, embedded_file, embedded_index
+from anyform.weights.embedded import EMBEDDED, embedded_file, embedded_index, embedded_path
 from anyform.weights.hub import accept_licence, accepted_licences, published_as
 from anyform.weights.released import RELEASED, Released
 from anyform.weights.resolve import resolve
@@ -27,6 +27,7 @@ __all__ = [
     "convert_pickle",
     "embedded_file",
     "embedded_index",
+    "embedded_path",
     "open_tensors",
     "published_as",
     "read_header",

@@ -19,6 +19,7 @@ EMBEDDED = {
     "cutout": "cutout.safetensors",
     "paint": "paint.safetensors",
     "retrieval": "retrieval.safetensors",
+    "joint": "joint.safetensors",
 }
 _FOLDER = Path(__file__).resolve().parent.parent / "embedded"
 
@@ -32,11 +33,16 @@ def embedded_index() -> dict[str, dict[str, Any]]:
         raise WeightsError("embedded/index.json is missing or damaged: install anyform again") from error
 
 
-def embedded_file(name: str) -> Path:
-    """The file of an embedded model. Raises WeightsError for an unknown name or a file that is not there."""
+def embedded_path(name: str) -> Path:
+    """Where the file of an embedded model belongs, whether it is there or not. Raises WeightsError for another name."""
     if name not in EMBEDDED:
         raise WeightsError(f"no embedded weights are called {name!r}; there are {', '.join(EMBEDDED)}")
-    path = _FOLDER / EMBEDDED[name]
+    return _FOLDER / EMBEDDED[name]
+
+
+def embedded_file(name: str) -> Path:
+    """The file of an embedded model. Raises WeightsError for an unknown name or a file that is not there."""
+    path = embedded_path(name)
     if not path.is_file():
         raise WeightsError(f"the embedded weights {path.name!r} are missing: install anyform again")
     return path

@@ -35,11 +35,16 @@ def accepted_licences() -> dict[str, str]:
 
 
 def accept_licence(name: str) -> Released:
-    """Record under ANYFORM_HOME that the licence of a released id is accepted. Unknown id: WeightsError."""
+    """Record under ANYFORM_HOME that the licence of a released id is accepted. Unknown id: WeightsError.
+
+    What it needs under the very same licence is accepted with it.
+    """
     released = RELEASED.get(name)
     if released is None:
         raise WeightsError(f"{name!r} is no released checkpoint that anyform knows: see `anyform models`")
-    _write_json(_licence_file(), {**accepted_licences(), name: released.licence}, "the licence")
+    same = [one for one in released.needs if RELEASED[one].licence == released.licence]
+    accepted = {**accepted_licences(), **dict.fromkeys([name, *same], released.licence)}
+    _write_json(_licence_file(), accepted, "the licence")
     return released
 
 
@@ -57,6 +62,10 @@ def download(name: str, report: Report = silent) -> Path:
         raise LicenceNotAccepted(
             f"{name} is under the licence {released.licence} (commercial use: {released.commercial_use}); "
             f"read {released.licence_url} and repeat with --accept-licence {name}"
+        )
+    if not released.files:
+        raise WeightsError(
+            f"{name} is on no hub: get its file from its authors ({released.licence_url}), give its path"
         )
     with _lock(name):
         paths = [fetch_file(released, file, report) for file in released.files]

@@ -135,17 +135,25 @@ def _parameter(data: object, *_: object) -> object:
 
 
 def _subclass(build: object, _: object, arguments: object, *__: object) -> Record:
-    if build not in (_tensor, _typed_tensor) or not isinstance(arguments, tuple):
-        raise Refused("a tensor of a class of its own is in it")
-    return build(*arguments)
+    for known in (_tensor, _typed_tensor):
+        if build is known and isinstance(arguments, tuple):
+            return known(*arguments)
+    raise Refused("a tensor of a class of its own is in it")
 
 
 def _size(value: object = ()) -> tuple[int, ...]:
     return _naturals(value)
 
 
+class Table(dict):
+    """A dict whose attributes go nowhere: `Module.state_dict()` hangs `_metadata` on its OrderedDict."""
+
+    def __setstate__(self, _: object) -> None:
+        return
+
+
 def _table(*_: object) -> dict[Any, Any]:
-    return {}
+    return Table()
 
 
 _BUILDERS: dict[tuple[str, str], Callable[..., Any]] = {

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 class Released:
     """A checkpoint that others published. commercial_use: "yes", "no" or "unknown", about what is made with it.
 
-    parameters: of all networks in it, 0 = not counted. gated: the hub asks for an account that was granted access.
-    needs: ids of other released checkpoints without which this one makes no asset.
+    files: on the hub; none = it is on no hub, so a user gives the file. parameters: of all networks in it, 0 = not
+    counted. working_bytes: what a run holds besides the weights. measured_peak: precision -> bytes of a whole run on a
+    CPU (benchmarks/wala.py --part released). gated: the hub asks for an account that was granted access. needs: ids of
+    other released checkpoints without which this one makes no asset.
     """
 
     id: str
@@ -26,16 +28,28 @@ class Released:
     commercial_use: str
     files: tuple[str, ...]
     parameters: int = 0
+    working_bytes: int = 0
+    measured_peak: Mapping[str, int] = field(default_factory=dict)
     gated: bool = False
     needs: tuple[str, ...] = ()
     sha256: Mapping[str, str] = field(default_factory=dict)
 
+    def peak_bytes(self, precision: str) -> int:
+        """Peak memory in "float32" or "bfloat16": measured, else computed from the parameters; 0 = unknown."""
+        if precision in self.measured_peak or not self.parameters:
+            return self.measured_peak.get(precision, 0)
+        each = 4.0 if precision == "float32" else _BYTES_IN_BFLOAT16
+        return round(self.parameters * each) + self.working_bytes
 
+
+WALA_WORKING_BYTES = 1_500_000_000  # of a generation at 256³
+_BYTES_IN_BFLOAT16 = 2.06  # a parameter: normalisations and small layers stay float32
 _AUTODESK = "Autodesk Non-Commercial (3D Generative) v1.0, covers outputs"
 _AUTODESK_URL = "https://github.com/AutodeskAILab/WaLa/blob/main/LICENSE.md"
-# VQ-VAE and U-ViT of every 3D model, with positions of one view; encoders and cameras come on top.
-_WALA = 12_872_004 + 956_744_836
-_DINOV2 = 304_372_736
+# VQ-VAE and U-ViT of every 3D model; then DINOv2 with the positions of one view, which cameras come on top of.
+_WALA = 12_872_004 + 956_482_692
+_IMAGES = 304_371_712 + 256 * 1024
+_MVDREAM = 867_572_164 + 83_653_863 + 352_984_064  # U-Net with its camera layers, autoencoder, text tower
 
 
 def _wala(name: str, prompt: str, parameters: int, *files: str, needs: tuple[str, ...] = ()) -> Released:
@@ -48,6 +62,7 @@ def _wala(name: str, prompt: str, parameters: int, *files: str, needs: tuple[str
         commercial_use="no",
         files=files or ("checkpoint.ckpt", "args.json"),
         parameters=parameters,
+        working_bytes=WALA_WORKING_BYTES,
         needs=needs,
     )
 
@@ -57,15 +72,24 @@ _MVDREAM_DM6, _MVDREAM_RGB4 = "MVDream-DM6", "MVDream-RGB4"
 RELEASED: dict[str, Released] = {
     entry.id: entry
     for entry in (
-        _wala("SV-1B", "image", _WALA + _DINOV2),
-        _wala("SK-1B", "sketch", _WALA + _DINOV2),
-        _wala("VX16-1B", "voxels 16³", 0),
-        _wala("PC-1B", "points", 0),
-        _wala("DM1-1B", "1 depth map", _WALA + _DINOV2),
-        _wala("DM4-1B", "4 depth maps", _WALA + _DINOV2 + 4 * 1024),
-        _wala("DM6-1B", "6 depth maps", _WALA + _DINOV2 + 6 * 1024),
-        _wala("RGB4-1B", "4 views", _WALA + _DINOV2 + 4 * 1024),
-        _wala(_MVDREAM_DM6, "text to 6 depth maps", 0, "checkpoint.ckpt", needs=("ADSKAILab/WaLa-DM6-1B",)),
-        _wala(_MVDREAM_RGB4, "text to 4 views", 0, "checkpoint.ckpt", needs=("ADSKAILab/WaLa-RGB4-1B",)),
+        _wala("SV-1B", "image", _WALA + _IMAGES),
+        _wala("SK-1B", "sketch", _WALA + _IMAGES),
+        _wala("VX16-1B", "voxels 16³", _WALA + 9_379_328),
+        _wala("PC-1B", "points", _WALA + 64_808_320),
+        _wala("DM1-1B", "1 depth map", _WALA + _IMAGES),
+        _wala("DM4-1B", "4 depth maps", _WALA + _IMAGES + 4 * 1024),
+        _wala("DM6-1B", "6 depth maps", _WALA + _IMAGES + 6 * 1024),
+        _wala("RGB4-1B", "4 views", _WALA + _IMAGES + 4 * 1024),
+        _wala(_MVDREAM_DM6, "text to 6 depth maps", _MVDREAM, "checkpoint.ckpt", needs=("ADSKAILab/WaLa-DM6-1B",)),
+        _wala(_MVDREAM_RGB4, "text to 4 views", _MVDREAM, "checkpoint.ckpt", needs=("ADSKAILab/WaLa-RGB4-1B",)),
+        Released(
+            id="imagebind",
+            system="xbind",
+            prompt="joint embedding of six modalities (imagebind_huge.pth)",
+            licence="CC BY-NC-SA 4.0",
+            licence_url="https://github.com/facebookresearch/ImageBind/blob/main/LICENSE",
+            commercial_use="no",
+            files=(),
+        ),
     )
 }

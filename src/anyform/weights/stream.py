@@ -136,7 +136,7 @@ class TensorFile:
         """Fill a flat tensor from the file and look whether every value is finite."""
         import torch
 
-        view = memoryview(piece.view(torch.uint8).numpy())
+        view = piece.view(torch.uint8).numpy().data
         while len(view):
             count = file.readinto(view)  # type: ignore[attr-defined]
             if not count:
@@ -195,7 +195,7 @@ def write_safetensors(
         for name in tensors:
             tensor = read(name).contiguous()
             if tensor.numel():
-                file.write(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
+                file.write(tensor.view(-1).view(torch.uint8).numpy().data)
 
 
 def code_of(dtype: torch.dtype) -> str:

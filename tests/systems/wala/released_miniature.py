@@ -123,7 +123,7 @@ def uvit_state(seed: int, **sizes: int | bool) -> State:
     return r.state
 
 
-def vq_state(seed: int, hidden: int = 32, token_blocks: int = 0, grid: int = 6) -> State:
+def vq_state(seed: int, hidden: int = 32, token_blocks: int = 0, grid: int = 6, codes: int = 16) -> State:
     r = Random(seed)
     names = {
         "encoder": ("res_1", "res_1_1", "res_2", "res_2_1", "res_3", "res_3_1", "res_out"),
@@ -151,7 +151,7 @@ def vq_state(seed: int, hidden: int = 32, token_blocks: int = 0, grid: int = 6) 
             r.linear(block + "att.to_out.1", 256, hidden)
         r.norm(p + "out_conv.0", hidden)
         r.conv(p + "out_conv.2", hidden, outputs)
-    r.tensor("autoencoder.quantize.embedding.weight", 16, 4, scale=1.0)
+    r.tensor("autoencoder.quantize.embedding.weight", codes, 4, scale=1.0)
     for prefix in ("autoencoder.", ""):  # filter buffers that no loader needs
         for bank, taps in (("dwt_sparse_composer", ("h0", "h1", "g0", "g1")), ("dwt_inverse_3d", ("g0", "g1"))):
             for tap in taps:
@@ -177,9 +177,17 @@ def voxel_state(seed: int, width: int = 40, hidden: int = 32, stem: int = 32) ->
     return r.state
 
 
-def pointnet_state(seed: int, width: int = 40, simple: bool = False, heads: int = 4, depth: int = 2) -> State:
-    r, inner, queries = Random(seed), 32, 9
-    for n, (a, b) in enumerate(((3, 8), (8, 12), (12, 16), (16, inner)), 1):
+def pointnet_state(
+    seed: int,
+    width: int = 40,
+    simple: bool = False,
+    heads: int = 4,
+    depth: int = 2,
+    points: tuple[int, ...] = (8, 12, 16, 32),
+    queries: int = 9,
+) -> State:
+    r, inner = Random(seed), points[-1]
+    for n, (a, b) in enumerate(zip((3, *points), points, strict=False), 1):
         r.linear(f"encoder.linear{n}", a, b)
         r.norm(f"encoder.ln{n}", b)
     r.tensor("encoder.pooling.I", 1, queries, inner)
@@ -208,15 +216,17 @@ def pointnet_state(seed: int, width: int = 40, simple: bool = False, heads: int 
     return r.state
 
 
-def dino_state(seed: int, views: int = 0, mapping: int = 0) -> State:
-    """ViT of width 64 (one head), patch 14, trained at 5 cells; 3 × 3 cells are used here."""
-    r, p, width = Random(seed), "clip_model.dinov2.", 64
+def dino_state(
+    seed: int, views: int = 0, mapping: int = 0, width: int = 64, depth: int = 2, trained: int = 5, cells: int = 3
+) -> State:
+    """ViT of patch 14, trained at 5 cells, of which 3 × 3 are used here; heads are 64 wide."""
+    r, p = Random(seed), "clip_model.dinov2."
     r.tensor(p + "cls_token", 1, 1, width)
-    r.tensor(p + "pos_embed", 1, 1 + 5 * 5, width)
+    r.tensor(p + "pos_embed", 1, 1 + trained**2, width)
     r.tensor(p + "register_tokens", 1, 4, width)
     r.tensor(p + "mask_token", 1, width)
     r.conv(p + "patch_embed.proj", 3, width, 14, dims=2)
-    for n in range(2):
+    for n in range(depth):
         block = f"{p}blocks.{n}."
         r.norm(block + "norm1", width)
         r.linear(block + "attn.qkv", width, 3 * width)
@@ -227,7 +237,7 @@ def dino_state(seed: int, views: int = 0, mapping: int = 0) -> State:
         r.linear(block + "mlp.fc2", 4 * width, width)
         r.tensor(block + "ls2.gamma", width)
     r.norm(p + "norm", width)
-    r.tensor("network.cond_pos_emb", 1, 9, width)
+    r.tensor("network.cond_pos_emb", 1, cells**2, width)
     for n in range(mapping):
         r.linear(f"network.cond_mapping_network.{n}.0", width, width)
     if views:

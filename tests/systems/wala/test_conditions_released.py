@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from anyform.errors import WeightsError
 from anyform.systems.wala.conditions_released import (
     MAX_POINTS,
     box_points,
@@ -15,9 +14,6 @@ from anyform.systems.wala.conditions_released import (
     over_black,
     sketch_picture,
 )
-from anyform.systems.wala.multiview_text import FRONT_END_VIEWS, depth_views
-from anyform.types.progress import silent
-from anyform.types.prompt import Text
 
 
 def test_alpha_fades_to_black() -> None:
@@ -69,9 +65,3 @@ def test_points_in_the_box_stay_and_others_are_fitted() -> None:
     thinned = box_points(many)
     assert len(thinned) == MAX_POINTS
     assert np.array_equal(thinned[[0, -1]], many[[0, -1]])
-
-
-def test_released_text_needs_its_front_end() -> None:
-    with pytest.raises(WeightsError, match="WaLa-MVDream-DM6"):
-        depth_views(Text("a chair"), None, seed=0, report=silent)
-    assert len(set(FRONT_END_VIEWS)) == 6

@@ -8,7 +8,8 @@ import trimesh
 from numpy.typing import NDArray
 
 from anyform.geometry.mesh import Mesh
-from anyform.systems.wala.image_colours import DISTANCE, FOV_Y, blend_image, fit_view, paint_from_images, project
+from anyform.render.backprojection import project
+from anyform.systems.wala.image_colours import DISTANCE, FOV_Y, blend_image, fit_view, paint_from_images
 from anyform.systems.wala.paint import ColorGrid
 from anyform.types.camera import Cameras
 

@@ -178,3 +178,62 @@ def test_a_released_folder_makes_meshes_without_colours(miniature, tmp_path):
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(WeightsError):
         load(tmp_path)
+
+
+@pytest.mark.gpu
+def test_a_gpu_samples_what_the_cpu_samples(miniature, tmp_path):
+    state = miniature.vq_state(0) | miniature.uvit_state(1, context=40) | miniature.voxel_state(2)
+    folder = miniature.write(tmp_path / "VX16", state, {"use_voxel_conditions": True})
+    prompt = Voxels(np.random.default_rng(0).random((16, 16, 16)) < 0.3)
+    latents = []
+    for device in ("cpu", "cuda"):
+        system = load(folder, device, WalaSettings(num_inference_steps=3, precision="float32"))
+        condition = system.condition(prompt)
+        latent = system.sample(condition, num_inference_steps=3, guidance_scale=1.5, seed=0)
+        assert latent.device.type == device
+        assert system.decode(latent).shape == (1, 64, 64, 64)
+        latents.append(latent.cpu())
+    assert torch.allclose(latents[0], latents[1], atol=1e-3 * latents[0].abs().max().item())
+
+
+def test_what_depends_on_a_device_is_where_the_network_is(miniature, tmp_path, monkeypatch):
+    """Without a GPU: everything that a step multiplies has to be on the network's device, here the one without data."""
+    state = miniature.vq_state(0) | miniature.uvit_state(1, context=40) | miniature.voxel_state(2)
+    folder = miniature.write(tmp_path / "VX16", state, {"use_voxel_conditions": True})
+    system = load(folder, "cpu", WalaSettings(num_inference_steps=2, precision="float32"))
+    system.denoiser.network.to("meta")
+    system.conditions.to("meta")
+    monkeypatch.setattr(torch, "isfinite", lambda value: torch.ones(1, dtype=torch.bool))  # meta tensors have no values
+    condition = system.condition(Voxels(np.ones((16, 16, 16), bool)))
+    latent = system.sample(condition, num_inference_steps=2, guidance_scale=1.5, seed=0)
+    assert latent.device.type == "meta" and latent.shape == (1, 4, 6, 6, 6)
+
+
+@pytest.mark.parametrize("paint", [None, True])
+def test_released_shapes_are_coloured_only_when_asked(miniature, tmp_path, monkeypatch, paint):
+    state = miniature.vq_state(0) | miniature.uvit_state(1, context=40) | miniature.voxel_state(2)
+    folder = miniature.write(tmp_path / "VX16", state, {"use_voxel_conditions": True})
+    axis = np.linspace(-1, 63 / 32 - 1, 64, dtype=np.float32)
+    ball = np.sqrt(sum(part**2 for part in np.meshgrid(axis, axis, axis))) - np.float32(0.6)
+    monkeypatch.setattr(Wala, "decode", lambda self, latent: ball[None])
+    system = load(folder, "cpu", WalaSettings(quality="draft", num_inference_steps=2, paint=paint))
+    asset = system.generate(Voxels(np.ones((16, 16, 16), bool)), seed=0)
+    assert (asset.mesh.vertex_color is not None) == (paint is True)
+    assert any("not WaLa's" in note for note in asset.provenance.notes) == (paint is True)
+    assert np.abs(np.linalg.norm(asset.mesh.vertices, axis=1) - 0.6).max() < 0.02
+
+
+def test_number_formats_are_a_setting_and_agree(miniature, tmp_path):
+    state = miniature.vq_state(0) | miniature.uvit_state(1, context=64) | miniature.dino_state(2)
+    folder = miniature.write(tmp_path / "SV", state, {"use_image_conditions": True})
+    picture = Image(np.random.default_rng(0).integers(0, 256, (60, 60, 4), dtype=np.uint8))
+    latents = {}
+    for precision in ("float32", "bfloat16"):
+        system = load(folder, "cpu", WalaSettings(num_inference_steps=2, precision=precision))
+        wanted = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        assert system.denoiser.network.blocks[0].mlp.first.weight.dtype == wanted
+        assert system.conditions.encoder.blocks[0].mlp.first.weight.dtype == wanted
+        assert system.denoiser.network.head.weight.dtype == system.conditions.positions.dtype == torch.float32
+        latents[precision] = system.sample(system.condition(picture), num_inference_steps=2, guidance_scale=1.8, seed=0)
+    error = (latents["bfloat16"] - latents["float32"]).norm() / latents["float32"].norm()
+    assert 0 < error < 0.03

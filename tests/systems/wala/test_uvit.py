@@ -11,9 +11,10 @@ from anyform.diffusion.prior import Condition
 from anyform.diffusion.samplers import spaced_timesteps
 from anyform.diffusion.schedule import cosine
 from anyform.systems.wala.denoiser import UVitDenoiser
-from anyform.systems.wala.released_keys import UVIT_KEYS, fill, released_names
+from anyform.systems.wala.released_keys import UVIT_KEYS, released_names
 from anyform.systems.wala.uvit import UVit, UVitConfig, fixed_positions, time_features
 from anyform.weights import InMemory
+from anyform.weights.filling import fill
 
 SMALL = UVitConfig(
     grid=6, width=48, heads=4, depth=2, channels=32, num_res_blocks=2, condition_width=40, condition_channels=32
@@ -71,7 +72,7 @@ def test_the_network_is_the_published_formula(miniature, config: UVitConfig, opt
         network = UVit(config).double()
     names = released_names(network, UVIT_KEYS, "network.")
     assert sorted(names.values()) == sorted(state)
-    fill(network, InMemory(state), names)
+    fill(network, InMemory(state), names, what="a U-ViT")
     x, t, condition = inputs()
     tokens = condition.tokens if config.condition_width else None
     with torch.no_grad():

@@ -11,6 +11,7 @@ import { textPanel } from "./panel_text";
 import { viewsPanel } from "./panel_views";
 import type { Asked, Panel } from "./panel";
 import { tablist } from "./tabs";
+import { capital } from "./words";
 
 export interface Order extends Asked {
   readonly count: number; // how many seeds
@@ -57,7 +58,7 @@ export function composer(order: (order: Order) => void): Composer {
     go.setAttribute("aria-disabled", String(busy || why !== null));
     fill(note, busy ? "Sending…" : (why ?? ""));
     const time = usualTimes[options.quality()];
-    fill(usual, time ? `${options.quality()} usually takes ${time} here.` : "");
+    fill(usual, time ? `${capital(options.quality())} usually takes ${time} here.` : "");
   }
 
   async function submit(): Promise<void> {
@@ -205,7 +206,7 @@ interface Radios {
 function radios(name: string, label: string, values: readonly string[], first: string): Radios {
   const inputs = values.map((value) => h("input", { type: "radio", name, value, checked: value === first }));
   const group = h("div", { class: "segments", role: "radiogroup", "aria-labelledby": `${name}-label` });
-  inputs.forEach((input, i) => group.append(h("label", {}, input, h("span", {}, values[i]!))));
+  inputs.forEach((input, i) => group.append(h("label", {}, input, h("span", {}, capital(values[i]!)))));
   return {
     element: h("div", { class: "field" }, h("span", { class: "label", id: `${name}-label` }, label), group),
     value: () => inputs.find((input) => input.checked)?.value ?? first,

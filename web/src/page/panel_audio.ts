@@ -47,6 +47,7 @@ export function audioPanel(): Panel {
     URL.revokeObjectURL(player.src);
     player.src = URL.createObjectURL(blob);
     player.hidden = false;
+    paint();
     panel.onChange?.();
   }
 

@@ -31,7 +31,7 @@ export function facts(job: Job, measured: Facts): HTMLElement {
   ];
   const table = h("dl", { class: "facts" });
   for (const [name, value] of rows) if (value) table.append(h("div", {}, h("dt", {}, name), h("dd", {}, value)));
-  const notes = [...(result?.notes ?? []), ...(result?.credits ?? [])];
+  const notes = [...(result?.notes ?? []), ...(result?.credits ?? []), ...(result?.reasons ?? [])];
   const list = notes.length ? h("ul", { class: "notes" }, ...notes.map((note) => h("li", {}, note))) : null;
   return h("div", {}, table, list && h("details", { class: "more" }, h("summary", {}, `Notes and credits (${notes.length})`), list));
 }

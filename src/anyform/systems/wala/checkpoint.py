@@ -24,24 +24,23 @@ from anyform.errors import BadInput, WeightsError
 from anyform.systems.wala.conditions_released import ReleasedConditionConfig, ReleasedConditions
 from anyform.systems.wala.released_keys import (
     CONDITION_KEYS,
+    IGNORED,
     UVIT_KEYS,
     VQVAE_KEYS,
-    check_complete,
-    fill,
+    WHAT,
     released_names,
 )
 from anyform.systems.wala.released_shapes import ReleasedConfig, infer, read_args
 from anyform.systems.wala.uvit import UVit, UVitConfig
 from anyform.systems.wala.vqvae import VQVAE, VQVAEConfig
 from anyform.weights import Tensors, memory, open_tensors, write_safetensors
+from anyform.weights.filling import check_complete, fill
+from anyform.weights.released import WALA_WORKING_BYTES
 from anyform.weights.stream import code_of
 
 CHECKPOINT, ARGS, CONFIG = "checkpoint.ckpt", "args.json", "config.json"
 _FORMAT = "anyform released wala 1"
 _ENCODERS = (Dinov2Config, PointNetConfig, VoxelEncoderConfig)
-
-# What a generation at 256³ held besides its weights (benchmarks/wala.py --part released).
-WORKING_BYTES = 1_500_000_000
 
 WhichWeights = Literal["state_dict", "ema"]
 
@@ -116,9 +115,10 @@ def assemble(tensors: Tensors, config: ReleasedConfig, plan: Plan = PLAIN) -> Re
     if config.condition is not None:
         tables["cond"] = (CONDITION_KEYS[config.condition.kind], "")
     names = {part: released_names(module, *tables[part]) for part, module in model.parts().items()}
-    check_complete((name for part in names.values() for name in part.values()), tensors)
+    wanted = (name for part in names.values() for name in part.values())
+    check_complete(wanted, tensors, ignored=IGNORED, what=WHAT)
     for part, module in model.parts().items():
-        fill(module, tensors, names[part], plan.device)
+        fill(module, tensors, names[part], plan.device, what=WHAT)
         module.eval().requires_grad_(False)
     return model
 
@@ -152,8 +152,8 @@ def _load_converted(folder: Path, plan: Plan) -> ReleasedWala:
     for part, module in model.parts().items():
         tensors = open_tensors(folder / f"{part}.safetensors")
         own = {name: name for name in module.state_dict()}
-        check_complete(own, tensors)
-        fill(module, tensors, own, plan.device)
+        check_complete(own, tensors, ignored=IGNORED, what=WHAT)
+        fill(module, tensors, own, plan.device, what=WHAT)
         module.eval().requires_grad_(False)
     return model
 
@@ -180,7 +180,7 @@ def needed_bytes(model: ReleasedWala) -> int:
     """Peak memory of loading and running it: its weights, and what sampling and decoding were measured to add."""
     stored = (value for module in model.parts().values() for value in module.state_dict().values())
     cells = (model.config.sdf_size / 256) ** 3
-    return sum(value.numel() * value.element_size() for value in stored) + round(WORKING_BYTES * cells)
+    return sum(value.numel() * value.element_size() for value in stored) + round(WALA_WORKING_BYTES * cells)
 
 
 def _read_config(fields: dict[str, Any]) -> ReleasedConfig:

@@ -75,6 +75,12 @@ class ReleasedConditions(nn.Module):
         with torch.no_grad():
             return self._finish(self.encoder(self._inputs(prompt).to(self.positions))[None], rows)
 
+    def condition_of(self, pictures: list[NDArray[np.uint8]]) -> Condition:
+        """Pictures (H, W, 3) as the model was trained on, one a view in training order, as tokens (1, V·L, D)."""
+        with torch.no_grad():
+            rows = torch.arange(self.config.num_views, device=self.positions.device)
+            return self._finish(self.encoder(self._stacked(pictures).to(self.positions))[None], rows)
+
     def null_condition(self) -> Condition:
         """Tokens of the zero raw condition: positions and cameras alone."""
         config = self.config
@@ -100,12 +106,16 @@ class ReleasedConditions(nn.Module):
         if isinstance(encoder, VoxelEncoderConfig) and isinstance(prompt, Voxels):
             return torch.from_numpy(prompt.to_resolution(encoder.resolution).occupancy.astype(np.float32))[None]
         if isinstance(encoder, Dinov2Config):
-            size = round(self.config.num_tokens**0.5) * encoder.patch
-            pictures = self._pictures(prompt)
-            if len(pictures) != self.config.num_views:
-                raise BadInput(f"this WaLa checkpoint reads {self.config.num_views} views, got {len(pictures)}")
-            return torch.stack([image_tensor(picture, size) for picture in pictures])
+            return self._stacked(self._pictures(prompt))
         raise BadInput(self._refusal(prompt))
+
+    def _stacked(self, pictures: list[NDArray[np.uint8]]) -> Tensor:
+        """(V, 3, S, S) as DINOv2 reads them."""
+        encoder = self.config.encoder
+        if not isinstance(encoder, Dinov2Config) or len(pictures) != self.config.num_views:
+            raise BadInput(f"this WaLa checkpoint reads {self.config.num_views} views, got {len(pictures)}")
+        size = round(self.config.num_tokens**0.5) * encoder.patch
+        return torch.stack([image_tensor(picture, size) for picture in pictures])
 
     def _pictures(self, prompt: object) -> list[NDArray[np.uint8]]:
         """(H, W, 3) uint8 pictures as the model was trained on, one a view."""

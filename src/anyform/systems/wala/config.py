@@ -32,6 +32,7 @@ class WalaSettings:
     faces: int | None = None  # triangles at most
     resolution: int | None = None  # edge of the grid that is meshed, 64..512
     texture_size: int | None = None  # pixels; 0 = colours on vertices
+    front_end_steps: int = 50  # of the multi-view network before released models that read text; a divisor of 1000
     precision: Precision = "auto"  # of released networks; auto: bfloat16 where the hardware multiplies it natively
     smoothing: int = 8  # rounds of Taubin smoothing of the surface; 0 = as the network left it
 
@@ -44,6 +45,7 @@ class WalaSettings:
             "num_inference_steps": (2, 1000),
             "guidance_scale": (0.0, 50.0),
             "variation": (0.0, 1.0),
+            "front_end_steps": (2, 1000),
             "faces": (100, 2_000_000),
             "resolution": (64, 512),
             "texture_size": (0, 8192),

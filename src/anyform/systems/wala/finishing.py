@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anyform.errors import BadInput
+from anyform.geometry.coloring import Colors, with_colors
 from anyform.geometry.marching_cubes import keep_bodies, surface
 from anyform.geometry.mesh import Mesh
+from anyform.geometry.simplify import with_fewer_faces
 from anyform.geometry.smoothing import smooth
 from anyform.systems.wala.config import WalaSettings
 from anyform.types.progress import Progress, Report
-
-ONE_COLOUR = 2 / 255  # spread below which a texture would hold one colour only: the vertices carry it then
-
-
-@runtime_checkable
-class Colors(Protocol):
-    """Anything with a colour for every point of [-1, 1]³."""
-
-    def color_at(self, points: NDArray[np.floating]) -> NDArray[np.float32]: ...
 
 
 @lru_cache(maxsize=8)
@@ -67,33 +57,9 @@ def shape(
         spacing = 2.0 / sdf.shape[0]
         first = -1.0 + spacing / 2
     mesh = smooth(keep_bodies(surface(sdf, first, spacing)), settings.smoothing)
-    return _with_fewer_faces(mesh, settings.max_faces)
-
-
-def _with_fewer_faces(mesh: Mesh, wanted: int) -> tuple[Mesh, tuple[str, ...]]:
-    """At most `wanted` triangles; a rugged surface that so few cannot close gets the least doubling that can."""
-    from anyform.geometry.simplify import simplify
-
-    target = wanted
-    while target < len(mesh.faces):
-        try:
-            smaller = simplify(mesh, target)
-        except BadInput:  # the only refusal of `simplify` for a closed mesh: too few faces to stay closed
-            target *= 2
-            continue
-        return smaller, () if target == wanted else (f"{target} faces instead of {wanted}: fewer would leave holes",)
-    return mesh, () if target == wanted else (f"{len(mesh.faces)} faces instead of {wanted}: fewer would leave holes",)
+    return with_fewer_faces(mesh, settings.max_faces)
 
 
 def coloured(mesh: Mesh, colors: Colors, settings: WalaSettings, report: Report) -> tuple[Mesh, tuple[str, ...]]:
     """Colours on vertices, or baked into a texture of `settings.texture` pixels; and what the user should know."""
-    on_vertices = colors.color_at(mesh.vertices)
-    if settings.texture == 0 or on_vertices.std(0).max() < ONE_COLOUR:
-        return replace(mesh, vertex_color=on_vertices), ()
-    from anyform.geometry.baking import bake
-    from anyform.geometry.uv import unwrap
-
-    report(Progress("texture", message=f"{settings.texture} pixels"))
-    unwrapped = unwrap(mesh, settings.texture)
-    notes = (f"texture atlas: {unwrapped.note}",) if unwrapped.note else ()
-    return bake(unwrapped.mesh, colors.color_at, settings.texture), notes
+    return with_colors(mesh, colors, settings.texture, report)

@@ -29,6 +29,7 @@ from anyform.errors import BadInput
 from anyform.systems.wala import lifting
 from anyform.systems.wala.paint import splat
 from anyform.systems.wala.retrieval import picture_key
+from anyform.training.run_folder import write_json
 from anyform.types.camera import Cameras
 from anyform.types.framing import frame
 from anyform.types.progress import Progress, Report
@@ -179,13 +180,6 @@ def framed_sketch(ink: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[n
     framed = frame(np.dstack([ink, ink, ink, body.astype(np.uint8) * 255]), PICTURE)
     outline = framed[..., 3]
     return np.dstack([np.where(outline > 0, framed[..., 0], 0), outline]).astype(np.uint8)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def _array(path: Path, shape: tuple[int, ...], kind: type[np.generic]) -> np.memmap[Any, Any]:

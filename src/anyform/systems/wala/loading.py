@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from anyform import device as devices
@@ -16,15 +17,19 @@ from anyform.geometry.asset import WeightsRecord
 from anyform.systems.wala import checkpoint, trained
 from anyform.systems.wala.codec import CodecConfig, ShapeCodec
 from anyform.systems.wala.conditioning import EmbeddedConditions
-from anyform.systems.wala.conditions_released import ReleasedConditionConfig
+from anyform.systems.wala.conditions_released import ReleasedConditionConfig, ReleasedConditions
 from anyform.systems.wala.config import WalaSettings
 from anyform.systems.wala.denoiser import UVitDenoiser
 from anyform.systems.wala.lifting import turn
+from anyform.systems.wala.released_shapes import ReleasedConfig
 from anyform.systems.wala.retrieval import Index
-from anyform.systems.wala.system import EmbeddedWala, Wala
+from anyform.systems.wala.system import EmbeddedWala, Recommended, Wala
 from anyform.systems.wala.training_denoiser import Denoiser
-from anyform.types.prompt import Image, Points, Prompt, Sketch, Views, Voxels
+from anyform.types.progress import Progress, Report
+from anyform.types.prompt import Image, Points, Prompt, Sketch, Text, Views, Voxels
 from anyform.weights import RELEASED, embedded_file, embedded_index, published_as, resolve, sha256
+
+FRONT_END = "mvdream"  # the folder inside a multi-view checkpoint's that holds what makes it read text
 
 
 @lru_cache(maxsize=1)
@@ -91,7 +96,49 @@ def released(weights: str | Path, device: str, settings: WalaSettings) -> Wala:
     codec.to(chosen.torch_device())
     denoiser = UVitDenoiser(parts.network, cosine(config.num_timesteps))
     record = released_record(weights, path)
-    return Wala(codec, denoiser, parts.conditions, settings, (record,), _accepted(parts.conditions.config))
+    wala = Wala(codec, denoiser, parts.conditions, settings, (record,), _accepted(parts.conditions.config))
+    wala.recommended = recommended(config)
+    front_end = path / FRONT_END if path.is_dir() else path
+    return _with_text(wala, front_end, FRONT_END, chosen, is_fast) if front_end.is_dir() else wala
+
+
+def released_text(name: str, device: str, settings: WalaSettings) -> Wala:
+    """A released text front end by its id, before the 3D model that it needs."""
+    (needed,) = RELEASED[name].needs
+    chosen, path = devices.choose(device), resolve(name)
+    is_fast = settings.precision != "float32" and chosen.autocast == "bfloat16"
+    return _with_text(released(needed, device, settings), path, name, chosen, is_fast)
+
+
+def _with_text(wala: Wala, path: Path, name: str, chosen: devices.Device, is_fast: bool) -> Wala:
+    """The multi-view model behind the MVDream in the folder `path`; that network is in memory only while it draws."""
+    from anyform.priors import mvdream
+    from anyform.systems.wala.multiview_text import TextWala
+
+    is_depth = isinstance(wala.conditions, ReleasedConditions) and wala.conditions.config.is_depth
+    cameras = mvdream.camera_vectors(mvdream.DEPTH_VIEWS if is_depth else mvdream.COLOUR_VIEWS)
+    dtype = torch.bfloat16 if is_fast and chosen.name != "cpu" else torch.float32  # its convolutions gain nothing there
+    steps = wala.settings.front_end_steps
+
+    def draw(prompt: Text, seed: int, report: Report) -> NDArray[np.uint8]:
+        report(Progress("draw views", message="loading MVDream"))
+        model = mvdream.load(path, device=chosen.name, dtype=dtype)
+        return model.draw(prompt.text, cameras, seed=seed, num_inference_steps=steps, report=report)
+
+    return TextWala.behind(wala, draw, released_record(name, path))
+
+
+def recommended(config: ReleasedConfig) -> Recommended:
+    """Guidance and steps as published for each model; the variance is the checkpoint's own (specs/wala.md §6.2)."""
+    condition = config.condition
+    guidance, steps = 1.8, 5  # one picture, one depth map
+    if condition is not None and condition.kind == "points":
+        guidance, steps = 1.3, 8
+    elif condition is not None and condition.kind == "voxels":
+        guidance, steps = 1.5, 5
+    elif condition is not None and condition.num_views > 1:
+        guidance, steps = (1.5, 10) if condition.num_views == 6 else (1.3, 5)
+    return Recommended(guidance_scale=guidance, num_inference_steps=steps, variance=config.variance)
 
 
 def released_record(weights: str | Path, path: Path) -> WeightsRecord:

@@ -1,20 +1,17 @@
-"""Names of the tensors in released WaLa checkpoints, and the strict exchange with ours (specs/wala.md §3.6, §4.5, §9).
+"""Names of the tensors in released WaLa checkpoints, and ours (specs/wala.md §3.6, §4.5, §9).
 
 A table holds (our pattern, their replacement), both up to the trailing `.weight` or `.bias`. The names a checkpoint
-must have follow from the modules that its own shapes ask for: missing, unexpected and misshapen tensors are all found.
+must have follow from the modules that its own shapes ask for, so that missing and unexpected ones are found.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-import torch
 from torch import nn
 
-from anyform.errors import WeightsError
-from anyform.weights import Tensors
-
+WHAT = "this WaLa model"
 KeyTable = tuple[tuple[str, str], ...]
 
 # Wavelet filters that the public modules store; ours are constants of `wavelet_tree.py`. DINOv2's mask token is a
@@ -191,36 +188,3 @@ def released_names(module: nn.Module, table: KeyTable, prefix: str) -> dict[str,
         else:
             raise KeyError(f"no released name is known for {name}")
     return names
-
-
-def check_complete(expected: Iterable[str], found: Iterable[str], ignored: re.Pattern[str] = IGNORED) -> None:
-    """Raise WeightsError unless both name the same tensors, up to the ignored ones; the message has the first 3."""
-    wanted, present = set(expected), {name for name in found if not ignored.fullmatch(name)}
-    missing, extra = sorted(wanted - present), sorted(present - wanted)
-    parts = []
-    if missing:
-        parts.append(f"{len(missing)} tensors are missing ({', '.join(missing[:3])})")
-    if extra:
-        parts.append(f"{len(extra)} are unexpected ({', '.join(extra[:3])})")
-    if parts:
-        raise WeightsError(f"these are not the weights of this WaLa model: {' and '.join(parts)}; nothing was loaded")
-
-
-def fill(module: nn.Module, tensors: Tensors, names: Mapping[str, str], device: str | torch.device = "cpu") -> None:
-    """Stream `tensors`, called by `names[ours]`, into the module (built on the meta device); all shapes must agree.
-
-    Each tensor is read straight into the dtype that the module has for it, on `device`.
-    """
-    own = module.state_dict()
-    wrong = [
-        f"{names[name]} is {tensors.shape(names[name])}, expected {tuple(value.shape)}"
-        for name, value in own.items()
-        if tensors.shape(names[name]) != tuple(value.shape)
-    ]
-    if wrong:
-        raise WeightsError(
-            f"these are not the weights of this WaLa model: {len(wrong)} tensors have another shape "
-            f"({'; '.join(wrong[:3])}); nothing was loaded"
-        )
-    state = {name: tensors.read(names[name], value.dtype, device) for name, value in own.items()}
-    module.load_state_dict(state, strict=True, assign=True)

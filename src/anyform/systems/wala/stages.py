@@ -25,7 +25,6 @@ from anyform.diffusion.schedule import cosine
 from anyform.errors import BadInput
 from anyform.systems.wala.codec import CodecConfig, ShapeCodec
 from anyform.systems.wala.conditions import Features, empty_features, with_encoded
-from anyform.systems.wala.gather import write_json
 from anyform.systems.wala.training_codec import SdfArray, SurfaceLoss, fit_codebook, strict_iou
 from anyform.systems.wala.training_coefficients import (
     CoefficientLoss,
@@ -36,6 +35,7 @@ from anyform.systems.wala.training_coefficients import (
 from anyform.systems.wala.training_denoiser import Arrays, Denoiser, DenoiserLoss, DenoiserRecipe, FeatureMaker
 from anyform.systems.wala.training_plan import TrainingPlan
 from anyform.training.loop import Loss, TrainConfig, fit, load_state
+from anyform.training.run_folder import write_json
 from anyform.types.progress import Progress, Report
 
 SAMPLING_STEPS, SAMPLING_GUIDANCE = 8, 2.0  # of the scores in training

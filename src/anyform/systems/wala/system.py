@@ -6,7 +6,7 @@ parts: codec, network, conditions. Sampling is the ancestral chain of specs/wala
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,6 +29,7 @@ from anyform.systems.wala.retrieval import FAR_TEXT, Neighbour, shape_key
 from anyform.systems.wala.vqvae import VQVAE
 from anyform.types.progress import Progress, Report, silent
 from anyform.types.prompt import Points, Prompt, Text, Voxels, describe
+from anyform.weights import RELEASED
 
 CITATION = (
     "Sanghi et al., Wavelet Latent Diffusion (WaLa): Billion-Parameter 3D Generative Model with Compact Wavelet "
@@ -49,6 +50,15 @@ class Conditions(Protocol):
     def null_condition(self) -> Condition: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommended:
+    """How a released model is to be sampled where the settings leave it open (specs/wala.md §6.2)."""
+
+    guidance_scale: float = 1.5
+    num_inference_steps: int = 5
+    variance: Variance = "fixed_small"
+
+
 class Wala:
     """One set of WaLa weights, ready to generate."""
 
@@ -63,7 +73,7 @@ class Wala:
     ) -> None:
         self.codec, self.denoiser, self.conditions = codec, denoiser, conditions
         self.settings, self.weights, self.accepts = settings, weights, accepts
-        self.guidance_scale = 1.5  # what a released model is recommended with; the embedded one goes by `GUIDANCE`
+        self.recommended = Recommended()
 
     @property
     def vqvae(self) -> VQVAE:
@@ -132,13 +142,17 @@ class Wala:
 
     def generate_sdf(self, prompt: Prompt, *, seed: int, report: Report = silent) -> NDArray[np.float32]:
         """The prompt's distance field (N, N, N) in world units: what `generate` meshes."""
-        condition = self.condition(prompt)
-        scale = self.settings.guidance_scale
+        return self.sdf_of(self.condition(prompt), seed=seed, report=report)
+
+    def sdf_of(self, condition: Condition, *, seed: int, report: Report = silent) -> NDArray[np.float32]:
+        """The distance field of a condition of one sample, as the settings or the model's authors recommend."""
+        best, scale = self.recommended, self.settings.guidance_scale
         latent = self.sample(
             condition,
-            num_inference_steps=self.settings.steps,
-            guidance_scale=self.guidance_scale if scale is None else scale,
+            num_inference_steps=self.settings.num_inference_steps or best.num_inference_steps,
+            guidance_scale=best.guidance_scale if scale is None else scale,
             seed=seed,
+            variance=best.variance,
             report=report,
         )
         return self.decode(latent)[0]
@@ -305,4 +319,7 @@ def load(weights: str | Path | None = None, device: str = "auto", settings: Wala
         return loading.of_run(Path(weights), settings)
     if settings.from_scratch:
         raise BadInput("--from-scratch concerns the embedded model: released checkpoints always start from noise")
+    name = str(weights)
+    if name in RELEASED and RELEASED[name].needs:
+        return loading.released_text(name, device, settings)
     return loading.released(weights, device, settings)

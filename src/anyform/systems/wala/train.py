@@ -16,22 +16,20 @@ import torch
 from safetensors.torch import load_file
 
 from anyform import device as devices
-from anyform.configuration import flatten
 from anyform.data.corpus import open_collection
 from anyform.data.prepare import prepare
 from anyform.errors import BadInput, Interrupted
 from anyform.systems.wala import latents, trained
 from anyform.systems.wala.codec import ShapeCodec
-from anyform.systems.wala.gather import gather, read_manifest, write_json
+from anyform.systems.wala.gather import gather, read_manifest
 from anyform.systems.wala.stages import denoiser_stage, fill, first_phase, new_codec, second_phase
 from anyform.systems.wala.training_denoiser import Denoiser
 from anyform.systems.wala.training_plan import PHASES, PLANS, TrainingPlan, changed
 from anyform.training.loop import load_state
+from anyform.training.run_folder import begin
 from anyform.types.progress import Report
 
 STAGES = ("codec", "latents", "denoiser", "pack")
-# Settings that may differ when a run is continued; all others make it another run.
-_FREE = {"steps", "workers", "bf16", "log_every", "checkpoint_every", "evaluate_every"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +67,7 @@ def _run(arguments: argparse.Namespace, report: Report) -> dict[str, Any]:
         plan = replace(plan, **{phase: config})
     folder = arguments.out
     _check_data(arguments.data, plan)
-    _begin(folder, plan, arguments)
+    begin(folder, arguments.preset, plan, resume=arguments.resume)
     shards = _shards(arguments.data, folder, plan, arguments.workers, report)
     arrays = folder / "arrays"
     rows = gather(shards, arrays, report, conditions=plan.loss == "surface")
@@ -140,27 +138,6 @@ def _shards(data: Path, folder: Path, plan: TrainingPlan, workers: int, report: 
         return data
     prepare(data, folder / "shards", size=plan.codec.size, workers=0 if workers == 1 else workers, report=report)
     return folder / "shards"
-
-
-def _begin(folder: Path, plan: TrainingPlan, arguments: argparse.Namespace) -> None:
-    """Write what is trained, or check that the run in `folder` trains the same."""
-    path = folder / "run.json"
-    wanted = {"preset": arguments.preset, "plan": trained.describe(plan)}
-    if not path.is_file():
-        if folder.exists() and any(folder.iterdir()):
-            raise BadInput(f"{folder.name} is not empty and holds no run: choose another --out")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, wanted)
-        return
-    if not arguments.resume:
-        raise BadInput(f"{folder.name} holds a run already: add --resume to go on with it, or choose another --out")
-    before = json.loads(path.read_text(encoding="utf-8"))
-    if before["preset"] != arguments.preset:
-        raise BadInput(f"{folder.name} was begun with preset {before['preset']}, not {arguments.preset}")
-    old, new = flatten(before["plan"]), flatten(wanted["plan"])
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key) and key.rpartition(".")[2] not in _FREE:
-            raise BadInput(f"{folder.name} was begun with {key}={old.get(key)}, not {new.get(key)}: use another --out")
 
 
 def _record(folder: Path, objects: int) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from anyform.configuration import apply
 from anyform.errors import BadSetting, WeightsError
 from anyform.systems.wala.codec import CodecConfig, ShapeCodec, embedded
 from anyform.systems.wala.conditions import PromptEncoderConfig
-from anyform.systems.wala.gather import write_json
 from anyform.systems.wala.training_denoiser import Denoiser, embedded_uvit
 from anyform.systems.wala.uvit import UVitConfig
+from anyform.training.run_folder import write_json
 from anyform.weights import read_safetensors
 
 WEIGHTS, INDEX, CONFIG = "wala.safetensors", "retrieval.safetensors", "config.json"

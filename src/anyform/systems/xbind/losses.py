@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from anyform.diffusion.distillation import Denoise, sds, surrogate
 from anyform.diffusion.schedule import NoiseSchedule
+from anyform.fields.dmtet import vertex_normals
 
 
 def modality_similarity(condition: Tensor, embeddings: Tensor, weights: Sequence[float] | None = None) -> Tensor:
@@ -119,15 +120,6 @@ def edges_of(faces: Tensor) -> Tensor:
     """The unique undirected edges (E, 2) of triangles (F, 3), smaller vertex first."""
     pairs = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     return torch.unique(pairs.sort(1).values, dim=0)
-
-
-def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Unit normals (N, 3): sums of face normals weighted by area; the up axis where a vertex has none."""
-    a, b, c = vertices[faces].unbind(1)
-    cross = torch.linalg.cross(b - a, c - a)
-    total = torch.zeros_like(vertices).index_add(0, faces.reshape(-1), cross.repeat_interleave(3, 0))
-    length = total.norm(dim=1, keepdim=True)
-    return torch.where(length > 1e-12, total / length.clamp(min=1e-12), total.new_tensor([0.0, 1.0, 0.0]))
 
 
 def normal_consistency(vertices: Tensor, faces: Tensor) -> Tensor:

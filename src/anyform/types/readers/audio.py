@@ -22,11 +22,12 @@ MAX_CHANNELS = 32
 MAX_VALUES = 60_000_000  # frames x channels
 ADVICE = "give a WAV, FLAC, OGG or MP3 file"
 _STREAMED = 0xFFFFFFFF  # the data length that programs write when they do not know it yet
+SILENT = 1e-4  # peak below which a channel is silent: -80 dB
 _BLOCK = 1 << 16  # frames decoded at a time
 
 
-def read_audio(path: str | Path) -> tuple[NDArray[np.float32], int]:
-    """(samples (N,) float32, the mean of the channels; sample rate in Hz).
+def read_audio(path: str | Path) -> tuple[NDArray[np.float32], int, NDArray[np.float32] | None]:
+    """(samples (N,) float32, the mean of the channels that sound; rate in Hz; the first channel where there are more).
 
     Raises BadInput where the header promises more than the file holds or than is read (`MAX_SECONDS`, `MAX_CHANNELS`,
     `MAX_VALUES`), where decoding gives more than the header promised, and for damaged files.
@@ -44,7 +45,8 @@ def read_audio(path: str | Path) -> tuple[NDArray[np.float32], int]:
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as sound:
             _check_counts(sound, name)
-            return _mono(sound, name), int(sound.samplerate)
+            samples, left = _mono(sound, name)
+            return samples, int(sound.samplerate), left
     except soundfile.SoundFileError as error:
         raise BadInput(f"{name} is cut off or damaged and cannot be decoded: {ADVICE}") from error
 
@@ -86,14 +88,23 @@ def _check_counts(sound: Any, name: str) -> None:
         )
 
 
-def _mono(sound: Any, name: str) -> NDArray[np.float32]:
-    """Decode block by block; a stream that goes on after the promised frames is refused, not followed."""
-    promised, parts, count = sound.frames, [], 0
+def _mono(sound: Any, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Decode block by block; a stream that goes on after the promised frames is refused, not followed.
+
+    A silent channel, such as the right one of a mono microphone, would only halve the others; which are silent is known
+    at the end, so sums of all channels and their peaks are kept, and the sum is divided then.
+    """
+    promised, total, left, count = sound.frames, [], [], 0
+    peaks = np.zeros(sound.channels)
     while len(block := sound.read(_BLOCK, dtype="float32", always_2d=True)):
         count += len(block)
         if count > promised:
             raise BadInput(f"{name} decodes to more than the {promised} frames it promises: save it again")
-        parts.append(block.mean(1, dtype=np.float64).astype(np.float32))
-    if not parts:
+        total.append(block.sum(1, dtype=np.float64))
+        left.append(block[:, 0].copy())
+        peaks = np.fmax(peaks, np.abs(block).max(0))
+    if not total:
         raise BadInput(f"{name} holds no samples: record it again")
-    return np.concatenate(parts)
+    sounding = max(1, int((peaks > SILENT).sum()))
+    first = np.concatenate(left) if sound.channels > 1 else None
+    return (np.concatenate(total) / sounding).astype(np.float32), first

@@ -1,0 +1,1 @@
+"""Frozen generative models, each assembled into a `diffusion.prior.Prior` by one plain function."""
