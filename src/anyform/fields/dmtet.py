@@ -75,9 +75,10 @@ class DMTet(nn.Module):
             return self._frozen
         vertices, faces = marching_tets(self._positions, self.sdf, self.config.resolution)
         if not len(faces):
+            low, high = (float(end) for end in self.sdf.detach().aminmax())
             raise GateFailed(
-                f"the surface has vanished: all signed distances are {'above' if self.sdf[0] > 0 else 'below'} 0"
-                f" ({float(self.sdf.min()):.3g} to {float(self.sdf.max()):.3g})"
+                f"the surface has vanished: all signed distances are {'above' if low > 0 else 'at or below'} 0"
+                f" ({low:.3g} to {high:.3g})"
             )
         return Surface(vertices, faces)
 
@@ -170,7 +171,7 @@ class DMTet(nn.Module):
         """World places (T, 3) of grid vertices."""
         side = self.config.resolution + 1
         lattice = torch.stack([index // side**2, index // side % side, index % side], 1)
-        place = lattice + 0.5 * torch.tanh(self.deformation[index])
+        place = lattice + 0.5 * torch.tanh(self.deformation.index_select(0, index))
         return self.low + place * ((self.high - self.low) / self.config.resolution)
 
 

@@ -1,8 +1,8 @@
 """Ray marching through an occupancy grid, compiled by numba: two passes over rays (count, fill), no atomics.
 
-A free cell is left in one stride: to the first lattice step at or beyond the cell's exit, minus a thousandth of a step
-against rounding, so that the samples are those of `rays.march_reference` bit for bit. No fastmath: contracted products
-would round cell indices differently. No argument is checked: `rays.march` is the door.
+A cell is looked up once: all lattice steps before its exit, less a thousandth of a step against rounding, are samples
+or none is, so the samples are those of `rays.march_reference` bit for bit. No fastmath: contracted products would round
+cell indices differently. No argument is checked: `rays.march` is the door.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ def _march(
     scale, half, step = scales[0], scales[1], scales[2]
     for r in prange(len(lines)):
         ox, oy, oz, dx, dy, dz, near, far, jitter = lines[r]
+        # steps to the far side of a cell: (face − x) · per_x, the face being 1 further up where the ray ascends
+        per_x, per_y, per_z = _per_cell(dx * scale * step), _per_cell(dy * scale * step), _per_cell(dz * scale * step)
+        up_x, up_y, up_z = int(dx > 0), int(dy > 0), int(dz > 0)
         found = 0
         first = start[r] if fill else 0
         k = 0
@@ -59,27 +62,26 @@ def _march(
             x = (ox + t * dx) * scale + half
             y = (oy + t * dy) * scale + half
             z = (oz + t * dz) * scale + half
-            stride = 1
+            run, full = 1, False
             if 0 <= x < size and 0 <= y < size and 0 <= z < size:
                 i, j, m = int(x), int(y), int(z)
-                if occupied[i, j, m]:
-                    if fill:
-                        t_out[first + found] = t
-                        ray_out[first + found] = r
-                    found += 1
-                else:
-                    room = min(_exit(x, dx, i), _exit(y, dy, j), _exit(z, dz, m))
-                    stride = max(1, int(np.ceil(room / (scale * step) - _SLACK)))
-            k += stride
-            t = near + (jitter + lines.dtype.type(k)) * step
+                room = min((i + up_x - x) * per_x, (j + up_y - y) * per_y, (m + up_z - z) * per_z)
+                run, full = max(1, int(np.ceil(room - _SLACK))), occupied[i, j, m]
+            for _ in range(run if full else 0):
+                if fill:
+                    t_out[first + found], ray_out[first + found] = t, r
+                found += 1
+                k += 1
+                t = near + (jitter + lines.dtype.type(k)) * step
+                if not t < far:
+                    break
+            if not full:
+                k += run
+                t = near + (jitter + lines.dtype.type(k)) * step
         count[r] = found
 
 
 @njit(inline="always")
-def _exit(x: float, direction: float, cell: int) -> float:
-    """Length, in cells, to where a ray leaves its cell along one axis; large where it runs parallel."""
-    if direction > 1e-12:
-        return (cell + 1 - x) / direction
-    if direction < -1e-12:
-        return (cell - x) / direction
-    return 1e9
+def _per_cell(cells: float) -> float:
+    """Steps a cell, for a ray that goes so many cells a step along one axis; very many where it runs parallel."""
+    return 1 / cells if abs(cells) > 1e-12 else (1e9 if cells > 0 else -1e9)
