@@ -20,7 +20,7 @@ from anyform import configuration
 from anyform.device import is_out_of_memory
 from anyform.errors import BadInput, BadSetting, GateFailed, OutOfMemory
 from anyform.geometry.asset import Asset, Start
-from anyform.geometry.gate import gate
+from anyform.geometry.gate import MIN_COVERAGE, gate
 from anyform.types.progress import Progress, Report, silent
 from anyform.types.prompt import Audio, Image, Points, Prompt, Sketch, Text, Views, Voxels
 
@@ -229,8 +229,14 @@ def imagine(prompt: object, *, seed: int | None = None, report: Report | None = 
 
 
 def check(asset: Asset, name: str) -> None:
-    """Raise GateFailed unless the asset's mesh is finite, closed, consistently wound and filled; parts are fine."""
+    """Raise GateFailed unless the asset's mesh is finite, closed, consistently wound and filled; parts are fine.
+
+    A mesh that the user gave and wanted kept as it is (`keep_geometry`) only has to be finite and covered with colour.
+    """
     verdict = gate(asset.mesh, allow_parts=True)
+    is_covered = verdict.texture_coverage is None or verdict.texture_coverage >= MIN_COVERAGE
+    if asset.provenance.settings.get("keep_geometry") is True and verdict.finite and verdict.faces and is_covered:
+        return
     if not verdict.ok:
         reasons = "; ".join(verdict.failures)
         raise GateFailed(f"the result of {name} is not good enough to save: {reasons}; try another seed")
