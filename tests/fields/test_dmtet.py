@@ -172,11 +172,18 @@ def test_from_a_distance_grid() -> None:
         dmtet_from_sdf(np.ones((4, 4, 4)))
 
 
+def test_a_shape_that_fills_its_box_is_still_closed() -> None:
+    tets = ball(6, radius=3.0)
+    facts = topology(tets.to_mesh())
+    assert facts.open_edges == 0
+    assert abs(facts.volumes.sum() - 8) < 1
+
+
 def test_a_vanished_surface_says_so() -> None:
     tets = ball(6)
     with torch.no_grad():
         tets.sdf.fill_(1.0)
-    with pytest.raises(GateFailed, match="vanished: all signed distances are above 0"):
+    with pytest.raises(GateFailed, match=r"vanished: no signed distance .* \(1 to 1\)"):
         tets.render(CAMERAS, WHITE)
 
 

@@ -86,7 +86,7 @@ def test_free_cells_and_faint_samples_change_little_and_save_work() -> None:
     faint = pruned.render(CAMERAS, WHITE)
     assert faint.samples is not None
     assert len(faint.samples.t) < len(skipped.samples.t)
-    assert (faint.rgb - full.rgb).abs().max() < 0.1
+    assert (faint.rgb - full.rgb).abs().max() < 0.15
 
 
 @pytest.mark.parametrize("analytic", [False, True])
