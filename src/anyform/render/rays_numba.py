@@ -67,17 +67,16 @@ def _march(
                 i, j, m = int(x), int(y), int(z)
                 room = min((i + up_x - x) * per_x, (j + up_y - y) * per_y, (m + up_z - z) * per_z)
                 run, full = max(1, int(np.ceil(room - _SLACK))), occupied[i, j, m]
-            for _ in range(run if full else 0):
+            if full:
+                if not near + (jitter + lines.dtype.type(k + run - 1)) * step < far:
+                    run = 1  # the ray may end in this cell: one step at a time
                 if fill:
-                    t_out[first + found], ray_out[first + found] = t, r
-                found += 1
-                k += 1
-                t = near + (jitter + lines.dtype.type(k)) * step
-                if not t < far:
-                    break
-            if not full:
-                k += run
-                t = near + (jitter + lines.dtype.type(k)) * step
+                    for n in range(run):
+                        t_out[first + found + n] = near + (jitter + lines.dtype.type(k + n)) * step
+                        ray_out[first + found + n] = r
+                found += run
+            k += run
+            t = near + (jitter + lines.dtype.type(k)) * step
         count[r] = found
 
 
