@@ -95,6 +95,24 @@ ROWS = """
 """.strip().splitlines()
 # rows whose tests live elsewhere, or that the code answers by having no such thing
 ELSEWHERE = {
+    24: ["tests/server/test_worker.py::test_a_full_disk_is_said"],
+    26: [
+        "tests/faults/test_cli.py::test_killed_run_leaves_nothing_and_can_be_repeated",
+        "tests/training/test_loop.py::test_kill_9_then_resume_equals_an_uninterrupted_run",
+    ],
+    27: [
+        "tests/server/test_jobs.py::test_after_a_kill_the_job_is_interrupted_and_runs_again",
+        "tests/server/test_jobs.py::test_a_job_that_kills_the_server_twice_has_failed",
+        "benchmarks/serve.py kill",
+    ],
+    37: [
+        "tests/server/test_worker.py::test_a_failed_job_leaves_no_result",
+        "tests/systems/wala/test_system.py::test_injected_nan_and_memory_end_as_the_right_error",
+    ],
+    38: ["tests/server/test_worker.py::test_after_memory_ran_out_the_process_ends"],
+    42: ["tests/weights/test_hub.py::test_a_bad_answer_is_one_sentence_with_advice"],
+    43: ["tests/weights/test_hub.py::test_two_processes_fetch_each_file_once_and_then_need_no_network"],
+    59: ["tests/page/test_journeys.py::test_nothing_typed_becomes_markup"],
     25: ["tests/server/test_store.py::test_a_full_disk_refuses_writing_and_goes_on_reading"],
     28: [
         "tests/server/test_jobs.py::test_a_worker_that_dies_fails_its_job_alone",

@@ -197,6 +197,7 @@ def pack(args: argparse.Namespace, kind: Kind) -> None:
         metadata |= {key: json.dumps(value) for key, value in json.loads(measured.read_text(encoding="utf-8")).items()}
     path = args.out / f"{kind}.safetensors"
     save_file(quantise(state.average), path, metadata)
+    path.chmod(0o644)
     print(path, path.stat().st_size // 1000, "kB")
 
 

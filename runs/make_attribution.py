@@ -16,18 +16,20 @@ from anyform.data.corpus import Catalogue, Item, open_collection
 OTHER = """## Other material
 
 - The captions that the joint encoder learned to hear were spoken by **flite** 2.2 (Carnegie Mellon University and
-  others; free to use, voices awb, kal16, rms and slt included) and **espeak-ng** 1.51 (GPL-3.0-or-later; its own formant
-  voices, no MBROLA). `fixtures/say_a_red_chair.wav` is flite's voice slt. The programs are not part of anyform.
+  others; free to use, voices awb, kal16, rms and slt included) and **espeak-ng** 1.51 (GPL-3.0-or-later; its own
+  formant voices, no MBROLA). `fixtures/say_a_red_chair.wav` is flite's voice slt. The programs are not part of
+  anyform.
 - `encoders/clip_merges.txt.xz` lists the byte-pair merges of **CLIP**, MIT License, Copyright (c) 2021 OpenAI:
   "Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
-  documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
-  rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
-  persons to whom the Software is furnished to do so, subject to the following conditions: The above copyright notice and
-  this permission notice shall be included in all copies or substantial portions of the Software. THE SOFTWARE IS
-  PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF
-  MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT
-  HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE,
-  ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE."
+  documentation files (the "Software"), to deal in the Software without restriction, including without limitation
+  the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and
+  to permit persons to whom the Software is furnished to do so, subject to the following conditions: The above
+  copyright notice and this permission notice shall be included in all copies or substantial portions of the
+  Software. THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT
+  LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT
+  SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION
+  OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER
+  DEALINGS IN THE SOFTWARE."
 """
 # How a catalogue's licence is used and where its text is. `core` offers a choice; we take the Creative Commons one.
 LICENCES = {

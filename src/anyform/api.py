@@ -19,8 +19,8 @@ import numpy as np
 from anyform import configuration
 from anyform.device import is_out_of_memory
 from anyform.errors import BadInput, BadSetting, GateFailed, OutOfMemory
-from anyform.geometry.asset import Asset
-from anyform.geometry.gate import gate
+from anyform.geometry.asset import Asset, Start
+from anyform.geometry.gate import MIN_COVERAGE, gate
 from anyform.types.progress import Progress, Report, silent
 from anyform.types.prompt import Audio, Image, Points, Prompt, Sketch, Text, Views, Voxels
 
@@ -55,13 +55,15 @@ class Entry:
 
     load: (weights, device, settings) -> System. settings: quality -> the frozen settings of that quality.
     smaller: settings -> the same with less memory, or None where nothing is left to save.
-    accepts: prompt types of its embedded weights, so that choosing loads no network.
+    accepts: prompt types of its embedded weights, so that choosing loads no network. unfinished: (prompt, settings) ->
+    the seed of an interrupted run that `resume` would continue; None for systems that run in one go.
     """
 
     load: Callable[[str | Path | None, str, Any], System]
     settings: Callable[[str], Any]
     smaller: Callable[[Any], Any | None]
     accepts: tuple[type, ...]
+    unfinished: Callable[[Any, Any], int | None] | None = None
 
 
 def _load_wala(weights: str | Path | None, device: str, settings: Any) -> System:
@@ -101,6 +103,36 @@ def _smaller_tunemv3d(settings: Any) -> Any | None:
     return smaller(settings)
 
 
+def _load_xbind(weights: str | Path | None, device: str, settings: Any) -> System:
+    from anyform.systems.xbind.system import load
+
+    def draft(prompt: Any, seed: int, report: Report) -> Asset:
+        able = [key for key, entry in SYSTEMS.items() if key != "xbind" and _accepts(entry.accepts, prompt)]
+        if not able:
+            raise BadInput(f"no other system makes a draft of {type(prompt).__name__}")
+        return generate(prompt, system=able[0], quality="draft", seed=seed, device=device, report=report)
+
+    return load(weights, device, settings, draft)
+
+
+def _xbind_settings(quality: str) -> Any:
+    from anyform.systems.xbind.system import settings_of
+
+    return settings_of(quality)
+
+
+def _smaller_xbind(settings: Any) -> Any | None:
+    from anyform.systems.xbind.system import smaller
+
+    return smaller(settings)
+
+
+def _unfinished_xbind(prompt: Any, settings: Any) -> int | None:
+    from anyform.systems.xbind.system import unfinished
+
+    return unfinished(prompt, settings)
+
+
 SYSTEMS: dict[str, Entry] = {
     "wala": Entry(
         load=_load_wala,
@@ -113,6 +145,13 @@ SYSTEMS: dict[str, Entry] = {
         settings=_tunemv3d_settings,
         smaller=_smaller_tunemv3d,
         accepts=(Text, Image, Views, list),
+    ),
+    "xbind": Entry(
+        load=_load_xbind,
+        settings=_xbind_settings,
+        smaller=_smaller_xbind,
+        accepts=(Text, Image, Audio, Sketch, Points, Asset, Start, list),
+        unfinished=_unfinished_xbind,
     ),
 }
 
@@ -153,11 +192,13 @@ def generate(
     prompt: a prompt type, or what `as_prompt` understands; a list of (prompt, weight) is a mix.
     system: a name of SYSTEMS, a loaded system, or None = the fastest that accepts the prompt. refine: the system that
     continues from the asset. quality: draft, standard or high. seed: 0..2³²−1; None = random, stored with the asset.
-    settings: the system's frozen settings or a mapping {"guidance_scale": 2.0} laid over those of the quality.
+    settings: the system's frozen settings or a mapping {"guidance_scale": 2.0} laid over those of the quality; names
+    that the refining system's own leads, such as "xbind.keep_geometry", are that one's.
     Raises GateFailed where the mesh is not finite, closed and filled; OutOfMemory after one retry with less.
     """
     report = report or silent
     prompt, seed = as_prompt(prompt), check_seed(seed)
+    settings, later = _split(settings, refine)
     name = system if isinstance(system, str) or system is None else type(system).__name__
     if isinstance(system, str) or system is None:
         name = pick(prompt, system)
@@ -168,7 +209,9 @@ def generate(
             raise BadInput("a loaded system keeps its weights and settings: give them to anyform.load instead")
         asset = _guarded(lambda: system, prompt, seed, report)
     check(asset, str(name))
-    return asset if refine is None else _refine(asset, refine, quality, seed, device, report)
+    if refine is None:
+        return asset
+    return _refine(asset, prompt, refine, _Chain(quality, seed, device, report, later))
 
 
 def imagine(prompt: object, *, seed: int | None = None, report: Report | None = None, **settings: Any) -> Candidates:
@@ -186,8 +229,14 @@ def imagine(prompt: object, *, seed: int | None = None, report: Report | None = 
 
 
 def check(asset: Asset, name: str) -> None:
-    """Raise GateFailed unless the asset's mesh is finite, closed, consistently wound and filled; parts are fine."""
+    """Raise GateFailed unless the asset's mesh is finite, closed, consistently wound and filled; parts are fine.
+
+    A mesh that the user gave and wanted kept as it is (`keep_geometry`) only has to be finite and covered with colour.
+    """
     verdict = gate(asset.mesh, allow_parts=True)
+    is_covered = verdict.texture_coverage is None or verdict.texture_coverage >= MIN_COVERAGE
+    if asset.provenance.settings.get("keep_geometry") is True and verdict.finite and verdict.faces and is_covered:
+        return
     if not verdict.ok:
         reasons = "; ".join(verdict.failures)
         raise GateFailed(f"the result of {name} is not good enough to save: {reasons}; try another seed")
@@ -216,14 +265,28 @@ def pick(prompt: object, name: str | None = None) -> str:
     raise BadInput(f"{who} accepts {what}; systems that do: {', '.join(able) or 'none yet'}")
 
 
-def as_prompt(value: object) -> Prompt | Asset | list[tuple[Prompt, float]]:
+def unfinished(prompt: object, system: str | None, quality: str, settings: Any) -> int | None:
+    """The seed of an interrupted run of the same prompt and settings, None where `resume` has nothing to continue."""
+    name = pick(as_prompt(prompt), system)
+    entry = _entry(name)
+    if entry.unfinished is None:
+        return None
+    return entry.unfinished(as_prompt(prompt), _settings(name, quality, settings))
+
+
+def resumes(prompt: object, system: str | None) -> bool:
+    """Whether the system for a prompt keeps checkpoints, so that it has the setting `resume`."""
+    return _entry(pick(as_prompt(prompt), system)).unfinished is not None
+
+
+def as_prompt(value: object) -> Prompt | Asset | Start | list[tuple[Prompt, float]]:
     """What a user may pass for a prompt -> a prompt.
 
     A str is text. A Path is read by its suffix. A PIL picture or a uint8 (H, W, 3|4) array is an image, a float (N, 3)
     array points, a bool (R, R, R) array voxels. A list of (prompt, weight) with positive weights is a mix. Anything
     ambiguous (a folder: colour or depth views?) raises BadInput.
     """
-    if isinstance(value, Text | Image | Audio | Sketch | Points | Voxels | Views | Asset):
+    if isinstance(value, Text | Image | Audio | Sketch | Points | Voxels | Views | Asset | Start):
         return value
     if isinstance(value, str):
         return Text(value)
@@ -279,12 +342,36 @@ def _guarded(make: Callable[[], System], prompt: Any, seed: int, report: Report)
         ) from error
 
 
-def _refine(asset: Asset, refine: str | System, quality: str, seed: int, device: str, report: Report) -> Asset:
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """How a second system continues: its own settings are those whose names it leads."""
+
+    quality: str
+    seed: int
+    device: str
+    report: Report
+    settings: Mapping[str, object] | None
+
+
+def _split(settings: Any, refine: str | System | None) -> tuple[Any, Mapping[str, object] | None]:
+    """A mapping of settings -> those of the first system (None without any), and those that `refine.` leads."""
+    if not isinstance(settings, Mapping) or not isinstance(refine, str):
+        return settings, None
+    flat = configuration.flatten(settings)
+    later = {key: flat[key] for key in flat if key.startswith(f"{refine}.")}
+    return {key: flat[key] for key in flat if key not in later}, later
+
+
+def _refine(asset: Asset, prompt: Any, refine: str | System, chain: _Chain) -> Asset:
+    """What the second system makes of the asset; it is told the prompt where it listens to one."""
+    accepts = _entry(refine).accepts if isinstance(refine, str) else refine.accepts
+    goes_on = Start in accepts and not isinstance(prompt, Asset | Start)
+    start: Any = Start(asset, prompt) if goes_on else asset
     if isinstance(refine, str):
-        settings = _settings(pick(asset, refine), quality, None)
-        asset = _generate_named(refine, asset, settings, seed, report, (None, device))
+        settings = _settings(pick(start, refine), chain.quality, chain.settings)
+        asset = _generate_named(refine, start, settings, chain.seed, chain.report, (None, chain.device))
     else:
-        asset = _guarded(lambda: refine, asset, seed, report)
+        asset = _guarded(lambda: refine, start, chain.seed, chain.report)
     check(asset, refine if isinstance(refine, str) else type(refine).__name__)
     return asset
 
@@ -316,7 +403,7 @@ def _mix(values: list[Any]) -> list[tuple[Prompt, float]]:
         if not isinstance(item, tuple) or len(item) != 2 or isinstance(item[1], bool | str):
             raise BadInput("a mix of prompts is a list of (prompt, weight) pairs")
         prompt, weight = as_prompt(item[0]), float(item[1])
-        if isinstance(prompt, list | Asset) or not (np.isfinite(weight) and weight > 0):
+        if isinstance(prompt, list | Asset | Start) or not (np.isfinite(weight) and weight > 0):
             raise BadInput(f"each part of a mix is one prompt with a weight above 0, got weight {weight}")
         mix.append((prompt, weight))
     return mix

@@ -67,11 +67,12 @@ def lightened(asset: Asset) -> tuple[Asset | None, str]:
             return None, f"{size / 1e6:.0f} MB is too large for a cell, and {error}: save it to look at it."
         shown = dataclasses.replace(asset, mesh=fewer)
         return shown, f"Shown with {len(fewer.faces)} of its {len(mesh.faces)} faces."
-    while mesh.material is not None and _longest(mesh.material) > 128:
-        mesh = dataclasses.replace(mesh, material=_halved(mesh.material))
-        if len(glb_bytes(dataclasses.replace(asset, mesh=mesh))) <= MAX_GLB_BYTES:
-            shown = dataclasses.replace(asset, mesh=mesh)
-            return shown, f"Shown with textures of {_longest(mesh.material)} pixels."
+    material = mesh.material or Material()
+    while _longest(material) > 128:
+        material = _halved(material)
+        shown = dataclasses.replace(asset, mesh=dataclasses.replace(mesh, material=material))
+        if len(glb_bytes(shown)) <= MAX_GLB_BYTES:
+            return shown, f"Shown with textures of {_longest(material)} pixels."
     return None, f"{size / 1e6:.0f} MB is too large for a cell: save it to look at it."
 
 

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,16 +66,26 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The page over the system of shapes.py."""
+@pytest.fixture(scope="session")
+def serve() -> Callable[[str, Path], Iterator[Served]]:
+    """serve(verb of shapes.py, home): yields a running server, stops it in the end."""
+    return _serve
+
+
+def _serve(verb: str, home: Path) -> Iterator[Served]:
     pytest.importorskip("fastapi", reason="fastapi is not installed (the extra serve)")
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra dev)")
-    home, port = tmp_path_factory.mktemp("served"), free_port()
-    server = Served([sys.executable, str(SHAPES), "serve", str(home), str(port)], home, port)
+    port = free_port()
+    server = Served([sys.executable, str(SHAPES), verb, str(home), str(port)], home, port)
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., Iterator[Served]]) -> Iterator[Served]:
+    """The page over the system of shapes.py."""
+    yield from serve("serve", tmp_path_factory.mktemp("served"))
 
 
 class Visitor:

@@ -2,6 +2,7 @@
 
     python tests/page/shapes.py serve HOME PORT [TOKEN]
     python tests/page/shapes.py work
+    python tests/page/shapes.py embedded HOME PORT      the shipped systems instead, as `anyform serve` has them
 
 The prompt's text steers it: "slow …" reports step after step until it is cancelled, "fail …" fails its gate.
 """
@@ -97,7 +98,8 @@ def install() -> None:
 
 
 def main(verb: str, *rest: str) -> None:
-    install()
+    if verb != "embedded":
+        install()
     if verb == "work":
         from anyform.server.worker import main as work
 
@@ -107,7 +109,8 @@ def main(verb: str, *rest: str) -> None:
     from anyform.server.serving import Address, serve
 
     home, port, token = Path(rest[0]), int(rest[1]), (*rest[2:], "")[0]
-    settings = Settings(home=home, command=(sys.executable, __file__, "work"))
+    real = Settings(home=home)
+    settings = real if verb == "embedded" else replace(real, command=(sys.executable, __file__, "work"))
     serve(settings, Address(port=port, token=token), lambda url: print(url, flush=True))
 
 

@@ -43,7 +43,7 @@ def test_axe_finds_nothing_serious(visit: Callable[..., Any], axe: str, theme: s
     visitor.viewer()
     assert serious(page, axe) == []
     visitor.order("fail to be seen")
-    page.get_by_text("it is not watertight").wait_for()
+    page.locator("#stage").get_by_text("it is not watertight").wait_for()
     assert serious(page, axe) == []
 
 

@@ -23,11 +23,11 @@ def pixels(element: Any) -> np.ndarray:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-def part(body: bytes, name: str) -> bytes:
-    """The content of one field of a multipart body."""
-    head, _, rest = body.partition(f'name="{name}"'.encode())
-    assert rest, f"there is no field {name}"
-    return rest.partition(b"\r\n\r\n")[2].partition(b"\r\n--" + head.splitlines()[0].strip(b"-")[:8])[0]
+def kept(served: Any, page: Any, kind: str) -> dict[str, np.ndarray]:
+    """What the server read and keeps of the prompt of the job that the page shows."""
+    job = page.url.rpartition("=")[2]
+    with np.load(served.home / "server" / "jobs" / job / f"{kind}.npz") as arrays:
+        return dict(arrays)
 
 
 def test_from_words_to_a_file_with_the_keyboard_alone(visit: Callable[..., Any]) -> None:
@@ -95,7 +95,7 @@ def test_two_seeds_turn_together(visit: Callable[..., Any]) -> None:
     visitor.was_good()
 
 
-def test_a_picture_with_a_mended_mask(visit: Callable[..., Any], fixtures: Any) -> None:
+def test_a_picture_with_a_mended_mask(visit: Callable[..., Any], served: Any, fixtures: Any) -> None:
     visitor = visit()
     page = visitor.open()
     page.get_by_role("tab", name="Picture").click()
@@ -110,17 +110,16 @@ def test_a_picture_with_a_mended_mask(visit: Callable[..., Any], fixtures: Any) 
     page.mouse.up()
     page.get_by_role("button", name="Generate").click()
     visitor.viewer()
-    body = next(body for url, body in visitor.sent if url.endswith("v1/jobs"))
-    mask = np.asarray(Image.open(io.BytesIO(part(body, "mask"))).convert("L"))
-    picture = np.asarray(Image.open(fixtures / "image_plain.png").convert("RGB"))
-    assert mask.shape == picture.shape[:2] and part(body, "image") == (fixtures / "image_plain.png").read_bytes()
-    height, width = mask.shape
-    assert mask[height // 2, int(0.3 * width) : int(0.7 * width)].max() == 0  # what the stroke took away
-    assert 0.03 < (mask > 127).mean() < 0.5
+    rgba = kept(served, page, "image")["rgba"]
+    with Image.open(fixtures / "image_plain.png") as picture:
+        assert np.array_equal(rgba[..., :3], np.asarray(picture.convert("RGB")))
+    height, width = rgba.shape[:2]
+    assert rgba[height // 2, int(0.3 * width) : int(0.7 * width), 3].max() == 0  # what the stroke took away
+    assert 0.03 < (rgba[..., 3] > 127).mean() < 0.5
     visitor.was_good()
 
 
-def test_a_sketch_drawn_by_keys_and_a_voice(visit: Callable[..., Any]) -> None:
+def test_a_sketch_drawn_by_keys_and_a_voice(visit: Callable[..., Any], served: Any) -> None:
     visitor = visit()
     page = visitor.open()
     page.get_by_role("tab", name="Sketch").click()
@@ -130,8 +129,8 @@ def test_a_sketch_drawn_by_keys_and_a_voice(visit: Callable[..., Any]) -> None:
         page.keyboard.press(key)
     page.get_by_role("button", name="Generate").click()
     visitor.viewer()
-    sketch = np.asarray(Image.open(io.BytesIO(part(visitor.sent[-1][1], "sketch"))).convert("L"))
-    assert sketch.shape == (512, 512) and 200 < (sketch < 64).sum() < 5000
+    ink = kept(served, page, "sketch")["ink"]
+    assert ink.shape == (512, 512) and 200 < (ink > 0.75).sum() < 5000
     page.get_by_role("tab", name="Voice").click()
     page.get_by_role("button", name="Record").click()
     page.get_by_text(re.compile("Recording, [1-9]")).wait_for()
@@ -139,8 +138,8 @@ def test_a_sketch_drawn_by_keys_and_a_voice(visit: Callable[..., Any]) -> None:
     page.get_by_text("Listen to it").wait_for()
     page.get_by_role("button", name="Generate").click()
     page.get_by_role("heading", name="Sound").wait_for()
-    voice = part(visitor.sent[-1][1], "audio")
-    assert voice[:4] == b"RIFF" and len(voice) > 16_000
+    voice = kept(served, page, "audio")
+    assert voice["sample_rate"] == 16_000 and len(voice["samples"]) > 12_000
     visitor.was_good()
 
 
@@ -175,11 +174,11 @@ def test_a_failure_says_why_and_offers_again(visit: Callable[..., Any]) -> None:
     visitor = visit()
     page = visitor.open()
     visitor.order("fail please")
-    page.get_by_text("it is not watertight").wait_for()
+    page.locator("#stage").get_by_text("it is not watertight").wait_for()
     first = page.url
     page.get_by_role("button", name="Try again").click()
     page.wait_for_function("(old) => location.href !== old", arg=first)
-    page.get_by_text("it is not watertight").wait_for()
+    page.locator("#stage").get_by_text("it is not watertight").wait_for()
     page.get_by_role("button", name="Use this prompt").click()
     assert page.get_by_label("What should it be?").input_value() == "fail please"
     page.get_by_label("What should it be?").fill("x" * 2001)
@@ -232,6 +231,6 @@ def test_a_model_that_cannot_be_read_leaves_its_picture_and_its_files(visit: Cal
     page = visitor.open()
     page.route("**/asset.glb", lambda route: route.fulfill(body=b"not a model at all, by no means one"))
     visitor.order("broken")
-    page.get_by_text("this is no GLB file").wait_for()
+    page.locator("#stage").get_by_text("this is no GLB file").wait_for()
     assert page.locator("#stage img.still").evaluate("(image) => image.decode().then(() => image.naturalWidth > 0)")
     assert page.get_by_role("link", name=re.compile("Download GLB")).is_visible()

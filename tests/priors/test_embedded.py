@@ -146,3 +146,5 @@ def test_relative_cameras_have_the_signs_of_zero123() -> None:
     wide = 2.5 * math.tan(reference[3] / 2) / math.tan(0.6)
     assert float(relative_camera(0.0, 0.0, wide, 1.2)[0, 3]) == pytest.approx(0, abs=1e-6)
     assert relative_camera(torch.zeros(3), torch.zeros(3), 2.5, reference[3]).shape == (3, 4)
+    stable = relative_camera(0.5, 0.0, 9.0, reference[3], (0.2, 0.0, 2.5, reference[3]), stable=True)
+    assert stable[0].tolist() == pytest.approx([-0.3, 0, 1, math.pi / 2 - 0.2], abs=1e-6)

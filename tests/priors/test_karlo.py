@@ -22,7 +22,7 @@ def parts() -> tuple[Any, Any]:
     torch.manual_seed(0)
     prior = diffusers.PriorTransformer(num_embeddings=77, additional_embeddings=4, **SHAPE).eval()
     for parameter in prior.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+        torch.nn.init.normal_(parameter, std=0.6)
     text = transformers.CLIPTextModelWithProjection(
         transformers.CLIPTextConfig(
             hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, projection_dim=WIDTH,
@@ -92,8 +92,8 @@ def test_an_embedding_is_the_schedulers_walk(folder: Path, parts: tuple[Any, Any
                 null + 4 * (conditional - null), t, x, generator=generator, prev_timestep=previous
             ).prev_sample
         expected = parts[0].post_process_latents(x)
-    assert torch.allclose(found, expected, atol=1e-3)  # its schedule is float32, ours float64
-    assert not torch.allclose(found, made.embed("a mug", seed=4, num_inference_steps=steps), atol=1e-3)
+    assert torch.allclose(found, expected, rtol=5e-3, atol=5e-3)  # its schedule is float32, ours float64
+    assert not torch.allclose(found, made.embed("a mug", seed=4, num_inference_steps=steps), rtol=1e-2, atol=2e-2)
 
 
 def test_full_size_names_and_shapes_are_diffusers() -> None:

@@ -12,6 +12,7 @@ import torch
 from anyform.diffusion.prior import guided
 from anyform.diffusion.schedule import cosine
 from anyform.encoders.clip_tokens import tokenise
+from anyform.encoders.clip_towers import TextTower, TowerConfig
 from anyform.errors import BadInput, BadSetting, WeightsError
 from anyform.nn.unet2d import UNet2D, config_of_diffusers
 from anyform.priors import sd_unclip
@@ -153,6 +154,39 @@ def test_the_whole_pipeline_from_the_same_noise(folder: Path, pipeline: Any) -> 
         for t in pipeline.scheduler.timesteps.tolist():
             x = ddim_step(denoise(x, t), alpha_bar[max(0, t - 250)])
     assert torch.allclose(prior.codec.decode(x), expected, atol=2e-4)
+
+
+def test_another_vocabulary_is_read_from_the_folder(tmp_path: Path) -> None:
+    pieces = [
+        "l",
+        "o",
+        "w",
+        "e",
+        "r",
+        "n",
+        "lo",
+        "w</w>",
+        "r</w>",
+        "er</w>",
+        "low</w>",
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
+    (tmp_path / "tokenizer").mkdir()
+    vocabulary = json.dumps({piece: number for number, piece in enumerate(pieces)})
+    (tmp_path / "tokenizer" / "vocab.json").write_text(vocabulary, encoding="utf-8")
+    merges = "#version: 0.2\nl o\nlo w</w>\ne r</w>\n"
+    (tmp_path / "tokenizer" / "merges.txt").write_text(merges, encoding="utf-8")
+    tower = TextTower(TowerConfig(width=8, layers=1, heads=1, hidden=8, length=11, vocabulary=len(pieces)))
+    read = sd_unclip.tokeniser(tmp_path, tower)
+    assert read("Lower  newer low").tolist() == [[11, 6, 2, 9, 5, 3, 2, 9, 10, 12, 12]]
+    assert read("low " * 30).tolist() == [[11, *[10] * 9, 12]] and read("").tolist() == [[11, *[12] * 10]]
+    (tmp_path / "tokenizer" / "merges.txt").write_text(merges + "n o\n", encoding="utf-8")
+    with pytest.raises(WeightsError, match="make 'no', which is no piece"):
+        sd_unclip.tokeniser(tmp_path, tower)
+    (tmp_path / "tokenizer" / "merges.txt").unlink()
+    with pytest.raises(WeightsError, match="no vocabulary of CLIP's kind"):
+        sd_unclip.tokeniser(tmp_path, tower)
 
 
 def test_full_size_is_the_published_network() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -167,7 +169,7 @@ def test_the_gradient_of_the_mask_by_scale_is_twice_its_area(triangles: int, siz
 def test_a_ball_in_front_of_a_ball_has_the_gradient_of_its_own_outline(triangles: int, size: int) -> None:
     v, faces = ball(triangles)
     c, s = np.cos(0.4), np.sin(0.4)
-    front = v * 0.4 + np.array([s, 0, c])
+    front = v * 0.4 + np.array([-s, 0, c])
     both, all_faces = np.concatenate([v, front]), torch.cat([faces, faces + len(v)])
     which = torch.cat([torch.zeros(len(v), 1), torch.ones(len(v), 1)]).double()
     color = torch.cat([torch.full((len(faces),), 0.5), torch.ones(len(faces))]).double()
@@ -222,3 +224,9 @@ def test_bad_input_is_refused_before_the_kernel() -> None:
         rasteriser("cuda", "numba")
     with pytest.raises(BadSetting, match="does not work on cpu"):
         rasteriser("cpu", "nvdiffrast")
+
+
+def test_without_nvdiffrast_its_adapter_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nvdiffrast", None)
+    with pytest.raises(BadSetting, match=r"nvdiffrast is not installed .* licence"):
+        rasteriser("cuda", "nvdiffrast")

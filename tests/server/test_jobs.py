@@ -128,6 +128,8 @@ def test_a_stopped_server_goes_on_where_it_was(make_service: Callable[..., Servi
         (waiting, states.QUEUED, 0),
         (running, states.QUEUED, 0),
     ]
+    names = [event.name for event in again.store.events(running, 0)]
+    assert names.count("interrupted") == 1 and names[-1] == "queued"
     let_go(again, running)
     again.start()
     assert wait_for(again, running).state == states.DONE and wait_for(again, waiting).state == states.DONE

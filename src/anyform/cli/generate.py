@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, report: Reporter) -> int:
     from anyform import api
     from anyform.cli import output
-    from anyform.cli.inputs import Recipe, read_prompt, read_recipe, settings_of
+    from anyform.cli.inputs import Recipe, read_prompt, read_recipe, read_start, settings_of
 
     recipe = read_recipe(Path(arguments.config)) if arguments.config else Recipe()
     metres, for_print = _size(arguments, recipe)
@@ -42,8 +42,11 @@ def _run(arguments: argparse.Namespace, report: Reporter) -> int:
         from anyform.weights import accept_licence
 
         accept_licence(arguments.accept_licence)
-    prompt = read_prompt(arguments, recipe)
+    prompt, settings = read_prompt(arguments, recipe), settings_of(arguments, recipe)
     inputs = _inputs(arguments, prompt)
+    if arguments.init:
+        prompt = read_start(Path(arguments.init), prompt)
+    seed = _resumed(arguments, recipe, prompt, settings, seed)
     files = [path for path in inputs.values() if isinstance(path, Path)]
     name = f"{_name(inputs)}-{seed}"
     target = output.settle(arguments.output, name, force=arguments.force, inputs=files, exists_ok=arguments.resume)
@@ -60,7 +63,7 @@ def _run(arguments: argparse.Namespace, report: Reporter) -> int:
         quality=arguments.quality or recipe.quality or "standard",
         seed=seed,
         device=arguments.device,
-        settings=settings_of(arguments, recipe),
+        settings=settings,
         report=report,
         weights=arguments.weights or recipe.weights,
     )
@@ -71,9 +74,28 @@ def _run(arguments: argparse.Namespace, report: Reporter) -> int:
         inputs = {}
     host = {"seconds": round(report.seconds, 2), **host_facts(arguments.device)}
     output.write(target, asset, log=report.lines, host=host, inputs=inputs)
+    if asset.provenance.settings.get("turntable"):
+        output.write_turntable(target, asset)
     if arguments.views_out:
         output.write_views(asset, Path(arguments.views_out), force=arguments.force)
     return _announce(arguments, target, asset, facts, report)
+
+
+def _resumed(arguments: argparse.Namespace, recipe: Recipe, prompt: Any, settings: dict[str, object], seed: int) -> int:
+    """The seed to go on with: of the interrupted run where `--resume` names none. Asks the system to continue it."""
+    from anyform import api
+
+    system = arguments.system or recipe.system
+    if arguments.resume and arguments.refine is not None and api.SYSTEMS[arguments.refine].unfinished is not None:
+        settings[f"{arguments.refine}.resume"] = True
+    if not arguments.resume or not api.resumes(prompt, system):
+        return seed
+    if arguments.seed is None:
+        quality = arguments.quality or recipe.quality or "standard"
+        found = api.unfinished(prompt, system, quality, settings)
+        seed = seed if found is None else found
+    settings["resume"] = True
+    return seed
 
 
 def parse_length(text: str) -> float:

@@ -114,15 +114,48 @@ def read_prompt(arguments: argparse.Namespace, recipe: Recipe) -> Any:
     return prompts[0] if len(prompts) == 1 else [(prompt, 1.0) for prompt in prompts]
 
 
+def read_start(path: Path, prompt: Any) -> Any:
+    """The mesh of a file to begin with, brought to the size of the reference view, and the prompt that says where to.
+
+    Its provenance comes along where anyform made it; else its licence is unknown, which `cite` will say.
+    """
+    import hashlib
+
+    import numpy as np
+
+    from anyform import __version__
+    from anyform.geometry.asset import Asset, Provenance, Source, Start, WeightsRecord
+    from anyform.geometry.formats import read_extras, read_mesh
+    from anyform.geometry.sdf import normalise
+
+    mesh = read_mesh(path)
+    _, centre, scale = normalise(mesh.vertices, mesh.faces)
+    fitted = mesh.moved(scale, -centre * scale)
+    made = read_extras(path) if path.suffix.lower() in {".glb", ".3mf"} else {}
+    weights = tuple(
+        WeightsRecord(*(str(row.get(key, "unknown")) for key in ("id", "sha256", "licence", "commercial_use")))
+        for row in made.get("weights", ())
+        if isinstance(row, dict)
+    )
+    digest = hashlib.sha256(np.ascontiguousarray(mesh.vertices).tobytes()).hexdigest()
+    unknown = Source(title=clean(path.name, 80), author="unknown", licence="unknown", id=digest, share=1.0)
+    provenance = Provenance(
+        system="file", version=__version__, seed=0, quality="", weights=weights, sources=() if made else (unknown,)
+    )
+    return Start(Asset(fitted, provenance), prompt)
+
+
 def settings_of(arguments: argparse.Namespace, recipe: Recipe) -> dict[str, object]:
     """Dotted settings: the recipe's, then the named options, then --set; a later one wins."""
     settings = configuration.flatten(recipe.settings)
+    keeps = arguments.keep_geometry or None
     for name, value in (
         ("faces", arguments.faces),
         ("texture_size", arguments.texture_size),
         ("variation", arguments.variation),
         ("paint", False if arguments.no_texture else None),
         ("from_scratch", arguments.from_scratch or None),
+        ("keep_geometry" if arguments.refine is None else f"{arguments.refine}.keep_geometry", keeps),
     ):
         if value is not None:
             settings[name] = value

@@ -33,9 +33,13 @@ def _memory_line(row: dict[str, Any]) -> str:
     """Size and peak memory of a released checkpoint, and whether this machine has that much free now."""
     if not row["parameters"]:
         return "    size: not counted"
-    peaks = ", ".join(f"{precision} {size / 1e9:.1f} GB" for precision, size in row["peak_bytes"].items())
+    known = {True: "measured", False: "computed"}
+    peaks = ", ".join(
+        f"{precision} {size / 1e9:.1f} GB ({known[precision in row['peak_measured']]})"
+        for precision, size in row["peak_bytes"].items()
+    )
     fits = {True: "fits here", False: "does NOT fit here", None: "whether it fits here is unknown"}[row["fits"]]
-    return f"    {row['parameters'] / 1e6:.0f} M parameters  peak memory ({row['peak']}): {peaks}; {fits}"
+    return f"    {row['parameters'] / 1e6:.0f} M parameters  peak memory: {peaks}; {fits}"
 
 
 def embedded_rows() -> list[dict[str, Any]]:
@@ -79,7 +83,7 @@ def released_rows() -> list[dict[str, Any]]:
             "needs": list(entry.needs),
             "parameters": entry.parameters,
             "peak_bytes": {name: entry.peak_bytes(name) for name in ("bfloat16", "float32")},
-            "peak": "measured" if entry.measured_peak else "computed",
+            "peak_measured": sorted(entry.measured_peak),
             "fits": None if free < 0 or not entry.parameters else entry.peak_bytes("bfloat16") <= free,
         }
         for entry in RELEASED.values()

@@ -85,6 +85,21 @@ def write(target: Target, asset: Asset, *, log: list[str], host: Mapping[str, An
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def write_turntable(target: Target, asset: Asset) -> None:
+    """One turn around the asset next to it: chair.glb -> chair-turntable.webp, replaced where it is there."""
+    from anyform.render.shading import turntable
+
+    path = target.file.with_name(f"{target.file.stem}-turntable.webp")
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.webp")
+    try:
+        turntable(asset.mesh, partial)
+        partial.replace(path)
+    except OSError as error:
+        raise BadInput(f"cannot write {path.name!r}: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_views(asset: Asset, folder: Path, *, force: bool) -> None:
     """The views that the asset was made from, or eight pictures of it, with their cameras (transforms.json)."""
     from anyform.types.view_folder import write_view_folder

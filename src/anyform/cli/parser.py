@@ -52,6 +52,8 @@ def _generate(verb: Parser) -> None:
     how = verb.add_argument_group("how")
     how.add_argument("--system", metavar="NAME", help="default: the fastest that accepts the prompt")
     how.add_argument("--refine", metavar="NAME", help="system that continues from the asset")
+    how.add_argument("--init", metavar="FILE", help="mesh to begin with instead of nothing (system xbind)")
+    how.add_argument("--keep-geometry", action="store_true", help="only new colours for --init or --refine (xbind)")
     how.add_argument("--quality", choices=("draft", "standard", "high"), help="the one dial (default standard)")
     how.add_argument("--seed", metavar="N", help="0..4294967295; default random, printed and stored")
     how.add_argument("--variation", type=float, metavar="X", help="how far from the nearest known shape, 0..1")
@@ -93,7 +95,7 @@ def _result(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--size", metavar="LENGTH", help="longest side: 80mm, 8cm, 0.5m, 3in (else 1m; 80mm to print)")
     group.add_argument("--print", action="store_true", dest="for_print", help="one closed body, flat on the plate")
     group.add_argument("--force", action="store_true", help="overwrite")
-    group.add_argument("--resume", action="store_true", help="keep a finished result of the same run that is there")
+    group.add_argument("--resume", action="store_true", help="go on with an interrupted run, keep a finished one")
     group.add_argument(
         "--views-out", metavar="DIR", help="PNGs and their cameras: the views it was made from, or eight"
     )

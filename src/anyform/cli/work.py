@@ -52,9 +52,15 @@ def _evaluate_wala() -> ModuleType:
     return task
 
 
+def _evaluate_xbind() -> ModuleType:
+    import anyform.systems.xbind.evaluate as task
+
+    return task
+
+
 DATA = {"prepare": _prepare, "views": _views}
 TRAIN = {"wala": _train_wala, "tunemv3d": _train_tunemv3d}
-EVALUATE = {"wala": _evaluate_wala, "tunemv3d": _evaluate_tunemv3d}
+EVALUATE = {"wala": _evaluate_wala, "tunemv3d": _evaluate_tunemv3d, "xbind": _evaluate_xbind}
 
 
 def data(arguments: argparse.Namespace) -> int:

@@ -94,4 +94,4 @@ def recall(
     own = scores[torch.arange(len(truth)), torch.from_numpy(truth)]
     rank = (scores >= own[:, None]).sum(1)  # 1 = best; its own score is counted
     found = {f"R@{k}": float((rank <= k).float().mean()) for k in at}
-    return {**found, **{f"chance@{k}": k / len(vectors) for k in at}}
+    return {**found, **{f"chance@{k}": min(1.0, k / len(vectors)) for k in at}}

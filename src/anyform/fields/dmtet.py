@@ -1,8 +1,8 @@
 """A surface as the level 0 of a signed distance on a deformable tetrahedral grid, with colours on it.
 
 The grid is Kuhn's (`geometry.tets`) over a box in world space. A vertex sits at its lattice place plus half a cell
-times tanh(deformation), so that none passes its neighbour; sdf is in world units, negative inside. There is nothing
-beyond the box: a level set that meets it is open there.
+times tanh(deformation), so that none passes its neighbour; sdf is in world units, negative inside. On the
+border of the box it counts as at least a tenth of a cell, so that the surface is closed wherever it is.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class DMTet(nn.Module):
 
     low: Tensor
     high: Tensor
+    border: Tensor
+    density_threshold: Tensor
 
     def __init__(
         self, config: DmtetConfig, sdf: Tensor, texture: TextureField | None = None, lighting: Lighting | None = None
@@ -66,6 +68,8 @@ class DMTet(nn.Module):
         self.register_buffer("low", torch.tensor(config.low).to(sdf))
         self.register_buffer("high", torch.tensor(config.high).to(sdf))
         self.register_buffer("density_threshold", torch.zeros(()))  # of the field it was made from; 0 = of none
+        at = torch.from_numpy(grid_vertices(config.resolution))
+        self.register_buffer("border", ((at == 0) | (at == 1)).any(1), persistent=False)
         self._frozen: Surface | None = None
         self._rasteriser: Rasteriser | None = None
 
@@ -73,11 +77,13 @@ class DMTet(nn.Module):
         """The mesh, differentiable in sdf and deformation. Raises GateFailed where it is empty."""
         if self._frozen is not None:
             return self._frozen
-        vertices, faces = marching_tets(self._positions, self.sdf, self.config.resolution)
+        tenth = 0.1 * float((self.high - self.low).mean()) / self.config.resolution
+        sdf = torch.where(self.border, self.sdf.clamp(min=tenth), self.sdf)
+        vertices, faces = marching_tets(self._positions, sdf, self.config.resolution)
         if not len(faces):
+            low, high = (float(end) for end in self.sdf.detach().aminmax())
             raise GateFailed(
-                f"the surface has vanished: all signed distances are {'above' if self.sdf[0] > 0 else 'below'} 0"
-                f" ({float(self.sdf.min()):.3g} to {float(self.sdf.max()):.3g})"
+                f"the surface has vanished: no signed distance inside the box is below 0 ({low:.3g} to {high:.3g})"
             )
         return Surface(vertices, faces)
 
@@ -170,7 +176,7 @@ class DMTet(nn.Module):
         """World places (T, 3) of grid vertices."""
         side = self.config.resolution + 1
         lattice = torch.stack([index // side**2, index // side % side, index % side], 1)
-        place = lattice + 0.5 * torch.tanh(self.deformation[index])
+        place = lattice + 0.5 * torch.tanh(self.deformation.index_select(0, index))
         return self.low + place * ((self.high - self.low) / self.config.resolution)
 
 
@@ -261,7 +267,8 @@ def _distances(level: NDArray[np.float64], cell: NDArray[np.floating]) -> NDArra
     slope = np.sqrt(sum(g**2 for g in np.gradient(smooth, *cell)))
     width = float(np.mean(cell))
     near = np.clip(smooth / np.maximum(slope, 1e-6), -_BAND * width, _BAND * width)
-    away = ndimage.distance_transform_edt(~inside, cell) - ndimage.distance_transform_edt(inside, cell)
+    out, deep = (np.asarray(ndimage.distance_transform_edt(part, cell)) for part in (~inside, inside))
+    away = out - deep
     far = away - np.sign(away) * width / 2
     return np.where(np.abs(far) < _BAND * width, near, far)
 

@@ -25,13 +25,13 @@ def marching_tets(positions_of: Callable[[Tensor], Tensor], sdf: Tensor, resolut
     sdf ((R + 1)³,), negative inside. positions_of: indices (T,) of grid vertices -> their positions (T, 3); only those
     on crossing edges are asked for. The topology is compiled and runs on the CPU.
     """
-    sdf = off_zero(sdf)
     pairs, faces = (torch.from_numpy(part) for part in crossings(sdf.detach().cpu().numpy(), resolution))
     used = torch.zeros(len(sdf), dtype=torch.bool)
     used[pairs.flatten()] = True
     local = (used.cumsum(0) - 1)[pairs].to(sdf.device)
     touched = used.nonzero()[:, 0].to(sdf.device)
-    return _Crossing.apply(positions_of(touched), sdf[touched], local), faces.to(sdf.device, torch.int64)
+    values = off_zero(sdf.index_select(0, touched))
+    return _Crossing.apply(positions_of(touched), values, local), faces.to(sdf.device, torch.int64)
 
 
 def off_zero(sdf: Tensor) -> Tensor:

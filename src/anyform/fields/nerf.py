@@ -222,7 +222,7 @@ def nerf_from_sdf(
     if not len(near) or not bool((grid < 0).any()):
         raise GateFailed(f"the distance field has no surface: its values are {grid.min():.3g} to {grid.max():.3g}")
     groups = nerf.parameter_groups()
-    rates = [{"params": groups["encoding"], "lr": 1e-2}, {"params": groups["networks"], "lr": 2e-3}]
+    rates = [{"params": groups["encoding"], "lr": 3e-2}, {"params": groups["networks"], "lr": 5e-3}]
     optimiser = torch.optim.Adam(rates, betas=(0.9, 0.99), fused=True)
     for _ in range(steps):
         cell = near[torch.randint(len(near), (batch // 2,))] + torch.rand(batch // 2, 3)

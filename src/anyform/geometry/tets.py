@@ -63,8 +63,8 @@ TRIANGLES, NUM_TRIANGLES = _cases()
 
 def grid_vertices(resolution: int) -> NDArray[np.float32]:
     """((R + 1)³, 3) in [0, 1]³, C order."""
-    axis = np.arange(resolution + 1, dtype=np.float32) / resolution
-    return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    axis = np.arange(resolution + 1) / resolution
+    return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3).astype(np.float32)
 
 
 def grid_tets(resolution: int) -> NDArray[np.int64]:

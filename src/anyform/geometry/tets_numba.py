@@ -7,6 +7,8 @@ at once. No argument is checked: `tets.crossings` is the door. The readable twin
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
@@ -18,10 +20,9 @@ from anyform.geometry.tets import EDGES, KUHN, NUM_TRIANGLES, TRIANGLES
 def crossings(outside: NDArray[np.uint8], resolution: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """`tets.crossings` of signs ((R + 1)³,), 1 = outside."""
     side = resolution + 1
-    # written only where an edge crosses, and read only there
-    edge_id = np.empty(7 * side**3, np.int32)
     number = np.zeros(side, np.int64)
     with LAUNCH:
+        edge_id = _scratch(7 * side**3)
         _edges(outside, side, edge_id, np.empty((0, 2), np.int64), np.empty(0, np.int64), number)
         first = np.concatenate([[0], np.cumsum(number)])
         pairs = np.empty((first[-1], 2), np.int64)
@@ -31,6 +32,12 @@ def crossings(outside: NDArray[np.uint8], resolution: int) -> tuple[NDArray[np.i
         faces = np.empty((first[-1], 3), np.int32)
         _faces(outside, side, edge_id, faces, first, number)
     return pairs, faces
+
+
+@lru_cache(maxsize=1)
+def _scratch(size: int) -> NDArray[np.int32]:
+    """Ids of edges, kept between calls: written only where an edge crosses, and read only there."""
+    return np.empty(size, np.int32)
 
 
 @njit(inline="always")

@@ -59,7 +59,7 @@ class _Encode(torch.autograd.Function):
         return g_points, g_table, None, None
 
 
-def _arrays(grid: Levels, active: int) -> tuple[Array, ...]:
+def _arrays(grid: Levels, active: int) -> tuple[Array, Array, Array, Array]:
     return grid.resolution[:active], grid.dense[:active], grid.rows[:active], grid.offset
 
 

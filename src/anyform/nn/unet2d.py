@@ -61,6 +61,10 @@ def config_of_diffusers(table: Mapping[str, Any]) -> UNet2DConfig:
         "time_embedding_type": _other(table, "time_embedding_type", "positional"),
         "act_fn": _other(table, "act_fn", "silu"),
         "transformer_layers_per_block": _other(table, "transformer_layers_per_block", 1),
+        "flip_sin_to_cos": _other(table, "flip_sin_to_cos", True),
+        "freq_shift": _other(table, "freq_shift", 0),
+        "only_cross_attention": _other(table, "only_cross_attention", False),
+        "dual_cross_attention": _other(table, "dual_cross_attention", False),
         "addition_embed_type": table.get("addition_embed_type"),
         "encoder_hid_dim": table.get("encoder_hid_dim"),
     }

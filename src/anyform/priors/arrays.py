@@ -67,8 +67,8 @@ class PriorArrays:
         captions: list[list[list[int]]] = [[] for _ in range(len(arrays["rgba"]))]
         split = np.full(len(captions), "", dtype="<U8")
         for path in sorted(folder.glob("words-*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                row = json.loads(line)
+            lines = path.read_text(encoding="utf-8").splitlines()
+            for row in (json.loads(line) for line in lines if line.endswith("}")):  # a killed run leaves half a line
                 if "captions" in row:
                     captions[row["index"]] = [[place[text] for text in group] for group in row["captions"]]
                     split[row["index"]] = row["split"]

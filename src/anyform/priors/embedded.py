@@ -26,11 +26,11 @@ from anyform.diffusion.schedule import NoiseSchedule, cosine, zero_terminal
 from anyform.errors import BadInput, WeightsError
 from anyform.nn.int8 import dequantise
 from anyform.nn.unet2d import UNet2D, UNet2DConfig
+from anyform.priors.arrays import MAX_TOKENS
 from anyform.priors.denoiser import UNetDenoiser
 from anyform.priors.sd_unclip import class_labels
 from anyform.weights import EMBEDDED, embedded_file, read_safetensors
 
-MAX_TOKENS = 16  # word pieces a prompt, start and end marks included
 POSE = 4  # numbers of `relative_camera`
 RECIPES = {"foundation": "runs/embedded_foundation.py", "view": "runs/embedded_view.py"}
 

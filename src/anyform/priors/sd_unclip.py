@@ -19,7 +19,7 @@ from anyform.diffusion.prediction import Reading
 from anyform.diffusion.prior import Condition, Prior
 from anyform.diffusion.schedule import NoiseSchedule, cosine, scaled_linear
 from anyform.encoders.clip_towers import TextTower
-from anyform.errors import BadInput, BadSetting, MissingDependency, WeightsError
+from anyform.errors import BadInput, BadSetting, WeightsError
 from anyform.nn.unet2d import sinusoid
 from anyform.priors.denoiser import UNetDenoiser
 from anyform.priors.folders import component_file, load_autoencoder, load_tower, load_unet, read_json
@@ -117,22 +117,40 @@ def load(folder: str | Path, *, device: str = "cpu") -> Prior:
 
 
 def tokeniser(folder: Path, tower: TextTower) -> Callable[[str], Tensor]:
-    """A sentence -> ids (1, length) of a folder's text encoder: CLIP's own pieces, padded as its tokenizer says.
+    """A sentence -> ids (1, length) of a folder's text encoder: start, pieces, end, padding; the end mark is kept.
 
-    Vocabularies of another size than CLIP's are read by transformers from `tokenizer/`. Raises MissingDependency there.
+    CLIP's own vocabulary is built in; another one is read from `tokenizer/vocab.json` and `merges.txt`.
     """
     if tower.config.vocabulary == CLIP_VOCABULARY:
         from anyform.encoders.clip_tokens import tokenise
 
         return lambda text: torch.from_numpy(tokenise([text]))[:, : tower.config.length]
-    try:
-        from transformers import CLIPTokenizer
-    except ImportError as error:
-        raise MissingDependency("transformers", extra="foundations") from error
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-    reader = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    settings = {"padding": "max_length", "max_length": tower.config.length, "truncation": True}
-    return lambda text: reader(text, return_tensors="pt", **settings).input_ids
+    vocabulary = read_json(folder / "tokenizer" / "vocab.json")
+    try:
+        lines = (folder / "tokenizer" / "merges.txt").read_text(encoding="utf-8").splitlines()
+        merges = [(first, second) for first, second in (line.split() for line in lines[1:] if line)]
+        start, end = vocabulary["<|startoftext|>"], vocabulary["<|endoftext|>"]
+    except (OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"tokenizer of {folder.name} holds no vocabulary of CLIP's kind: {error!r}") from error
+    strange = next((a + b for a, b in merges if not {a, b, a + b} <= vocabulary.keys()), None)
+    if strange is not None:
+        raise WeightsError(f"the merges of {folder.name} make {strange!r}, which is no piece of its vocabulary")
+    pieces = Tokenizer(
+        models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token="<|endoftext|>")
+    )
+    pieces.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+    pieces.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(words, "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+
+    def read(text: str) -> Tensor:
+        ids = [start, *pieces.encode(text).ids[: tower.config.length - 2], end]
+        return torch.tensor([ids + [vocabulary.get("!", end)] * (tower.config.length - len(ids))])
+
+    return read
 
 
 def _normaliser(folder: Path, width: int) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from anyform.errors import MissingDependency
+from anyform.errors import BadSetting
 from anyform.render.rasteriser import Visible, check
 
 
@@ -16,7 +16,10 @@ class Nvdiffrast:
         try:
             import nvdiffrast.torch as native
         except ImportError as error:
-            raise MissingDependency("nvdiffrast", extra="cuda") from error
+            raise BadSetting(
+                "nvdiffrast is not installed and in no package index: build it from NVIDIA's repository, mind its"
+                " non-commercial licence, or take the rasteriser backend 'torch'"
+            ) from error
         self._native = native
         self._context = native.RasterizeCudaContext(device=device)
 

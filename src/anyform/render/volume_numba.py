@@ -58,7 +58,7 @@ class _Composite(torch.autograd.Function):
         weights, after = torch.empty_like(value), torch.empty_like(value)
         pixel, alpha, depth = value.new_empty(rays, width), value.new_empty(rays), value.new_empty(rays)
         last = torch.empty(rays, dtype=torch.int64)
-        inputs = [part.numpy() for part in (start, value, delta, color, t, background)]
+        inputs: Any = [part.numpy() for part in (start, value, delta, color, t, background)]
         outputs = [part.numpy() for part in (weights, after, pixel, alpha, depth, last)]
         stop = value.numpy().dtype.type(how[0])
         with LAUNCH:

@@ -53,9 +53,13 @@ def create_app(service: Service, rules: Rules) -> Guard:
     request = fastapi.Depends(_request_of(fastapi.Request))
     tools = _Tools(service, rules, fastapi.concurrency.run_in_threadpool, answers(), request)
     router = APIRouter(default_response_class=fastapi.responses.JSONResponse)
-    _add_jobs(router, tools, fastapi, EventSourceResponse)
+    _add_submission(router, tools, fastapi)
+    _add_jobs(router, tools, fastapi)
+    _add_changes(router, tools)
+    _add_events(router, tools, EventSourceResponse)
     _add_files(router, tools)
     _add_facts(router, tools)
+    _add_session(router, tools)
     app.include_router(router)
     schema = get_openapi(title="anyform", version="1", description=_ABOUT, routes=app.routes)
     schema.setdefault("components", {})["schemas"] = COMPONENTS
@@ -97,8 +101,8 @@ def _request_of(kind: type) -> Any:
     return request_of
 
 
-def _add_jobs(router: Any, tools: _Tools, fastapi: Any, event_stream: Any) -> None:
-    """Submit, list, look, follow, cancel, delete."""
+def _add_submission(router: Any, tools: _Tools, fastapi: Any) -> None:
+    """Submit."""
     service, in_thread = tools.service, tools.in_thread
     reading = asyncio.Semaphore(AT_ONCE)
     key_header = fastapi.Header(default=None, alias="Idempotency-Key", max_length=200)
@@ -128,6 +132,10 @@ def _add_jobs(router: Any, tools: _Tools, fastapi: Any, event_stream: Any) -> No
             shutil.rmtree(folder, ignore_errors=True)
         return await in_thread(tools.show, found, 202 if is_new else 200)
 
+
+def _add_jobs(router: Any, tools: _Tools, fastapi: Any) -> None:
+    """List, look."""
+    service = tools.service
     limit_query = fastapi.Query(default=50, ge=1, le=200)
     state_query = fastapi.Query(default=None, json_schema_extra={"enum": list(STATES)})
 
@@ -149,6 +157,11 @@ def _add_jobs(router: Any, tools: _Tools, fastapi: Any, event_stream: Any) -> No
     def show_job(job_id: str) -> Any:
         """One job."""
         return tools.show(tools.job(job_id))
+
+
+def _add_changes(router: Any, tools: _Tools) -> None:
+    """Cancel, delete."""
+    service = tools.service
 
     @router.post("/v1/jobs/{job_id}/cancel", response_model=None, responses=responses({200: _JOB}))
     def cancel_job(job_id: str) -> Any:
@@ -172,6 +185,10 @@ def _add_jobs(router: Any, tools: _Tools, fastapi: Any, event_stream: Any) -> No
             return tools.empty(204)
         return tools.show(service.cancel(job_id) or job)
 
+
+def _add_events(router: Any, tools: _Tools, event_stream: Any) -> None:
+    """Follow."""
+    service, in_thread = tools.service, tools.in_thread
     stream = {"description": "server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 
     @router.get(
@@ -286,8 +303,8 @@ def _add_files(router: Any, tools: _Tools) -> None:
 
 
 def _add_facts(router: Any, tools: _Tools) -> None:
-    """Models, limits, health, session."""
-    service, rules = tools.service, tools.rules
+    """Models, limits, health."""
+    service = tools.service
 
     @router.get("/v1/models", response_model=None, responses=responses({200: _OBJECT}))
     def models() -> Any:
@@ -312,6 +329,10 @@ def _add_facts(router: Any, tools: _Tools) -> None:
         found = ready_json(service)
         return tools.json(found, 200 if found["ready"] else 503)
 
+
+def _add_session(router: Any, tools: _Tools) -> None:
+    """Is a token needed; sign in; sign out."""
+    rules = tools.rules
     token = {"type": "object", "properties": {"token": {"type": "string"}}, "required": ["token"]}
     body = {"requestBody": {"required": True, "content": {"application/json": {"schema": token}}}}
 

@@ -191,11 +191,13 @@ class Store:
     def requeue(self, job: str, message: str, *, forgive: bool) -> None:
         """Interrupted work goes back to the place it had; forgive: the broken attempt does not count."""
         with self._changing() as db:
+            before = db.execute("SELECT state FROM jobs WHERE id = ?", (job,)).fetchone()
             db.execute(
                 "UPDATE jobs SET state = ?, attempts = attempts - ?, cancelling = 0 WHERE id = ? AND state IN (?, ?)",
                 (QUEUED, int(forgive), job, RUNNING, INTERRUPTED),
             )
-            self._tell(job, INTERRUPTED, {"message": message})
+            if before["state"] == RUNNING:  # an orderly stop has told it already
+                self._tell(job, INTERRUPTED, {"message": message})
             self._tell(job, QUEUED, {"position": 1})
         self.on_change(job)
 

@@ -15,9 +15,9 @@ class Released:
     """A checkpoint that others published. commercial_use: "yes", "no" or "unknown", about what is made with it.
 
     files: on the hub; none = it is on no hub, so a user gives the file. parameters: of all networks in it, 0 = not
-    counted. working_bytes: what a run holds besides the weights. measured_peak: precision -> bytes of a whole run on a
-    CPU (benchmarks/wala.py --part released). gated: the hub asks for an account that was granted access. needs: ids of
-    other released checkpoints without which this one makes no asset.
+    counted. working_bytes: what a run holds besides the weights. measured_peak: precision -> resident bytes of a whole
+    `anyform generate` on a CPU, with random weights (tests/systems/wala/full_size.py). gated: the hub asks for an
+    account that was granted access. needs: ids of other released checkpoints without which this one makes no asset.
     """
 
     id: str
@@ -42,7 +42,7 @@ class Released:
         return round(self.parameters * each) + self.working_bytes
 
 
-WALA_WORKING_BYTES = 1_500_000_000  # of a generation at 256³
+WALA_WORKING_BYTES = 1_100_000_000  # of a generation at 256³, torch itself included
 _BYTES_IN_BFLOAT16 = 2.06  # a parameter: normalisations and small layers stay float32
 _AUTODESK = "Autodesk Non-Commercial (3D Generative) v1.0, covers outputs"
 _AUTODESK_URL = "https://github.com/AutodeskAILab/WaLa/blob/main/LICENSE.md"
@@ -52,7 +52,14 @@ _IMAGES = 304_371_712 + 256 * 1024
 _MVDREAM = 867_572_164 + 83_653_863 + 352_984_064  # U-Net with its camera layers, autoencoder, text tower
 
 
-def _wala(name: str, prompt: str, parameters: int, *files: str, needs: tuple[str, ...] = ()) -> Released:
+def _wala(
+    name: str,
+    prompt: str,
+    parameters: int,
+    *files: str,
+    needs: tuple[str, ...] = (),
+    peak: Mapping[str, int] | None = None,
+) -> Released:
     return Released(
         id=f"ADSKAILab/WaLa-{name}",
         system="wala",
@@ -63,6 +70,7 @@ def _wala(name: str, prompt: str, parameters: int, *files: str, needs: tuple[str
         files=files or ("checkpoint.ckpt", "args.json"),
         parameters=parameters,
         working_bytes=WALA_WORKING_BYTES,
+        measured_peak=peak or {},
         needs=needs,
     )
 
@@ -74,7 +82,7 @@ RELEASED: dict[str, Released] = {
     for entry in (
         _wala("SV-1B", "image", _WALA + _IMAGES),
         _wala("SK-1B", "sketch", _WALA + _IMAGES),
-        _wala("VX16-1B", "voxels 16³", _WALA + 9_379_328),
+        _wala("VX16-1B", "voxels 16³", _WALA + 9_379_328, peak={"bfloat16": 3_040_440_320}),
         _wala("PC-1B", "points", _WALA + 64_808_320),
         _wala("DM1-1B", "1 depth map", _WALA + _IMAGES),
         _wala("DM4-1B", "4 depth maps", _WALA + _IMAGES + 4 * 1024),

@@ -132,3 +132,14 @@ def test_schedules_of_schedulers() -> None:
 
 def test_licences_that_forbid_sale_say_so() -> None:
     assert FAMILIES["IFPipeline"].commercial_use == "no" and FAMILIES["IFPipeline"].kind == "pixel"
+
+
+def test_the_random_foundation_is_the_same_everywhere_and_disturbs_nobody(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    one, two = load_foundation("random"), load_foundation("random")
+    assert torch.equal(torch.get_rng_state(), before)
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([10, 990])
+    caption = one.captions(["a chair"]).repeated(2)
+    assert torch.equal(one.predict(x, t, caption).value, two.predict(x, t, caption).value)
+    assert one.fingerprint() == two.fingerprint() and one.spec.id == "random"

@@ -29,7 +29,9 @@ PROMPT = Text("a red chair")
 
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home of its own; the cut-out network, a second of work a picture, has its own tests."""
     monkeypatch.setenv("ANYFORM_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("anyform.encoders.cutout.salient", lambda rgb: np.where(rgb[..., 0] < 200, 255, 0).astype("u1"))
 
 
 @pytest.fixture
@@ -116,6 +118,7 @@ def test_kept_geometry_stays_to_the_last_vertex(system: Callable[..., XBind]) ->
         system(keep_geometry=True).generate(PROMPT, seed=5, report=silent)
 
 
+@pytest.mark.slow
 def test_draft_begins_with_another_system_s_shape(tiny: ModuleType) -> None:
     asked: list[Any] = []
 
@@ -129,6 +132,7 @@ def test_draft_begins_with_another_system_s_shape(tiny: ModuleType) -> None:
     assert np.allclose(np.ptp(asset.mesh.bounds, axis=0)[0], 2 * 0.78, atol=0.25)
 
 
+@pytest.mark.slow
 def test_a_draft_that_refuses_the_prompt_is_said_and_the_ball_taken(tiny: ModuleType) -> None:
     def draft(prompt: Any, seed: int, report: Any) -> Asset:
         raise BadInput("no system here listens")
@@ -138,6 +142,7 @@ def test_a_draft_that_refuses_the_prompt_is_said_and_the_ball_taken(tiny: Module
     assert any("no system here listens" in note for note in asset.provenance.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["stable-sds", "prolificdreamer", "zero-stable-cds", "without-geometry"])
 def test_baselines_run(tiny: ModuleType, variant: str) -> None:
     settings = presets.VARIANTS[variant](SMOKE)

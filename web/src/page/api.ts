@@ -89,12 +89,6 @@ export class Api {
     return this.json("jobs", { method: "POST", body, headers: { "Idempotency-Key": key } });
   }
 
-  /** The same prompt with the files that the server kept, some of it changed. */
-  retry(id: string, changes: Request): Promise<Job> {
-    const headers = { "Content-Type": "application/json" };
-    return this.json(`jobs/${id}/retry`, { method: "POST", body: JSON.stringify(changes), headers });
-  }
-
   job(id: string): Promise<Job> {
     return this.json(`jobs/${id}`);
   }

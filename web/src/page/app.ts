@@ -102,12 +102,16 @@ class App {
     return job;
   }
 
-  /** The same prompt once more: from what this tab still holds, else from the files that the server kept. */
+  /** The same prompt once more. Files live as long as the tab: after that they are asked for again, all else is kept. */
   private async again(job: Job, changes: Request): Promise<void> {
+    const uploads = changes.text || changes.job ? [] : this.uploads.get(job.id);
+    if (!uploads) {
+      this.reuse({ ...job, request: changes });
+      this.composer.say("Choose the file again.", "This page was opened anew since; all other settings are as they were.");
+      return;
+    }
     try {
-      const kept = this.uploads.get(job.id);
-      const plain = changes.text !== undefined || changes.job !== undefined;
-      await this.put([plain || kept ? await this.submit(changes, plain ? [] : kept!) : await this.api.retry(job.id, changes)]);
+      await this.put([await this.submit(changes, uploads)]);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       this.composer.say(error.message, error.hint);

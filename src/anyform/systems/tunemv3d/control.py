@@ -79,15 +79,17 @@ class ControlBranch(nn.Module):
     def _probe(self, foundation: Foundation) -> tuple[Tensor, list[Tensor], list[torch.Size]]:
         """The stem's map, every residual's source, and the shape at the end of each level, of an empty picture."""
         spec, levels = foundation.spec, []
+        device = next(self.trunk.parameters()).device
         with torch.random.fork_rng(devices=[]):  # a text encoder may be loaded here, whose construction draws numbers
-            caption = foundation.captions([""])
+            caption = foundation.captions([""]).to(device)
 
         def note(_: int, x: Tensor) -> Tensor:
             levels.append(x.shape)
             return x
 
-        start = self.trunk.stem(fold(torch.zeros(1, spec.channels, spec.size, spec.size), spec.packing))
-        return start, self.trunk(start, torch.zeros(1, dtype=torch.long), caption, note), levels
+        empty = torch.zeros(1, spec.channels, spec.size, spec.size, device=device)
+        start = self.trunk.stem(fold(empty, spec.packing))
+        return start, self.trunk(start, torch.zeros(1, dtype=torch.long, device=device), caption, note), levels
 
     def perceive(
         self, x_t: Tensor, t: Tensor, t_field: Tensor, caption: Caption, rig: Rig, *, jitter: bool = False

@@ -7,7 +7,7 @@ what a licence demands is shown by `weights.resolve` before.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,39 +16,68 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anyform.diffusion.prior import Prior
 from anyform.diffusion.schedule import NoiseSchedule, cosine, scaled_linear
+from anyform.encoders import embedded as encoders
 from anyform.errors import MissingDependency, WeightsError
 from anyform.geometry.asset import WeightsRecord
+from anyform.priors import embedded
+from anyform.priors.denoiser import UNetDenoiser
 from anyform.systems.tunemv3d.foundation import Caption, Foundation, FoundationSpec, PixelCodec
 from anyform.systems.tunemv3d.foundation_unet import UNetBackbone
-from anyform.weights import embedded_file, embedded_index, resolve, sha256
+from anyform.weights import embedded_index, resolve, sha256
 
 EMBEDDED_GUIDANCE = 4.0  # §6.1: 4 to 5 for small foundations
 
 
+RANDOM = "random"  # a tiny network nobody trained, to try the whole chain without weights; its pictures are noise
+
+
 def load_foundation(place: str | Path | None, device: str = "cpu") -> Foundation:
-    """The foundation at `place`: None = embedded, a weights file of `runs/embedded_foundation.py`, a diffusers folder
-    or a released id. Raises WeightsError where there is none, MissingDependency for diffusers."""
+    """The foundation at `place`: None = embedded, a weights file of `runs/embedded_foundation.py`, a diffusers folder,
+    a released id, or "random". Raises WeightsError where there is none, MissingDependency for diffusers."""
+    if str(place) == RANDOM:
+        return random_foundation(device)
     if place is None or str(place) == "embedded":
-        record = embedded_index().get("foundation", {})
-        made = embedded_foundation(None, str(record.get("sha256", "")), device)
-        return made
+        return embedded_foundation(None, str(embedded_index().get("foundation", {}).get("sha256", "")), device)
     path = resolve(place)
     if path.is_file():
         return embedded_foundation(path, sha256(path), device)
     return diffusers_foundation(path, str(place), device)
 
 
-def embedded_foundation(
-    weights: Path | None, digest: str, device: str = "cpu", read_text: Callable[[str], Tensor] | None = None
-) -> Foundation:
+def embedded_foundation(weights: Path | None, digest: str, device: str = "cpu") -> Foundation:
     """The embedded 2D prior as a foundation: pictures 64² that its network sees folded by 2. digest: of the weights."""
-    from anyform.priors import embedded
-
-    prior = embedded.foundation(weights, device=device, read_text=read_text)
+    prior = embedded.foundation(weights, device=device)
     config = embedded.load_network("foundation", weights).config
-    unet: Any = prior.denoiser
+    sale = "yes" if weights is None else "unknown"
+    record = WeightsRecord("anyform/foundation" if weights is None else weights.name, digest, prior.licence, sale)
+    return _of_prior(prior, config, "anyform/foundation", record)
 
+
+def random_foundation(device: str = "cpu") -> Foundation:
+    """16² pictures by an untrained network, the same numbers every time."""
+    config = embedded.PriorConfig(
+        image_size=16, widths=(16, 16), attends=(False, True), heads=(2, 2), groups=8, token_width=16, joint=8
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = embedded.PriorNetwork(config).eval().requires_grad_(False).to(device)
+
+    def read_text(text: str) -> Tensor:
+        return encoders.load().text([text])[1][0]
+
+    record = WeightsRecord("none: a random foundation", "", "CC0-1.0", "yes")
+    return _of_prior(embedded.foundation_of(network, read_text), config, RANDOM, record)
+
+
+def _of_prior(prior: Prior, config: embedded.PriorConfig, name: str, record: WeightsRecord) -> Foundation:
+    """A prior of `priors.embedded` seen as whole pictures, which the backbone folds."""
+    denoiser = prior.denoiser
+    if not isinstance(denoiser, UNetDenoiser):
+        raise WeightsError(f"{name} is no U-Net: a branch cannot be tuned on it")
+
+    @torch.no_grad()
     def captions(texts: Sequence[str]) -> Caption:
         found = [prior.condition(text=text) for text in texts]
         tokens, labels = [one.tokens for one in found], [one.labels for one in found]
@@ -57,12 +86,10 @@ def embedded_foundation(
             {"labels": torch.cat([one for one in labels if one is not None])},
         )
 
-    name = "anyform/foundation" if weights is None else weights.name
-    path = embedded_file("foundation") if weights is None else weights
     return Foundation(
         spec=FoundationSpec(
-            id="anyform/foundation",
-            revision=digest[:16] or sha256(path)[:16],
+            id=name,
+            revision=record.sha256[:16],
             kind="pixel",
             channels=3,
             size=config.image_size,
@@ -74,13 +101,13 @@ def embedded_foundation(
             guidance_scale=EMBEDDED_GUIDANCE,
             thresholding=0.995,
             licence=prior.licence,
-            commercial_use="yes" if weights is None else "unknown",
+            commercial_use=record.commercial_use,
         ),
-        backbone=UNetBackbone(unet.unet),
+        backbone=UNetBackbone(denoiser.unet),
         schedule=prior.schedule,
         codec=PixelCodec(),
-        captions=torch.no_grad()(captions),
-        records=(WeightsRecord(name, digest, prior.licence, "yes" if weights is None else "unknown"),),
+        captions=captions,
+        records=(record,),
     )
 
 

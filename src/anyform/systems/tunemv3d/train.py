@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of everything the run makes")
     parser.add_argument("--preset", choices=tuple(PLANS), default="embedded", help="what to train (default embedded)")
     parser.add_argument(
-        "--foundation", default="embedded", metavar="W", help="embedded, a weights file, or a diffusers folder"
+        "--foundation", default="embedded", metavar="W", help="embedded, a weights file, a diffusers folder, or random"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="any setting, as steps=9 or recipe.batch=4"

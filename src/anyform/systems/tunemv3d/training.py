@@ -86,7 +86,7 @@ def eikonal(lattice: Tensor) -> Tensor:
         sdf[inner, 2:, inner] - sdf[inner, :-2, inner],
         sdf[inner, inner, 2:] - sdf[inner, inner, :-2],
     )
-    length = (sum(step.square() for step in steps) + 1e-9).sqrt() / (2 * spacing)
+    length = (torch.stack([step.square() for step in steps]).sum(0) + 1e-9).sqrt() / (2 * spacing)
     return (length - 1).square().mean()
 
 

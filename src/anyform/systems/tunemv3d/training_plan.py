@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from anyform import configuration
 from anyform.systems.tunemv3d.config import BranchConfig, faithful, tiny
@@ -51,7 +51,7 @@ def paper_plan() -> BranchPlan:
 def smoke() -> BranchPlan:
     """The same chain, so small that it ends in seconds; it learns nothing."""
     short = TrainConfig(steps=4, learning_rate=1e-3, warmup=1, ema_decay=0.9, log_every=2, checkpoint_every=2)
-    return BranchPlan(branch=tiny(), field=short, joint=short, validation=1)
+    return BranchPlan(branch=replace(tiny(), num_views=8), field=short, joint=short, validation=1)
 
 
 PLANS: dict[str, Callable[[], BranchPlan]] = {"embedded": embedded_plan, "paper": paper_plan, "smoke": smoke}

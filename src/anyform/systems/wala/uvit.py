@@ -253,9 +253,12 @@ class UVit(nn.Module):
         return copy.deepcopy(self).narrow()
 
     def narrow(self) -> UVit:
-        """Make the large matrices bfloat16, in place: half the memory, several times faster on a CPU with bfloat16
-        units, and about 2 % from the float32 output. Normalisations, learned tokens, time, stem, head stay float32."""
-        exact = [*self.time.modules(), self.stem, self.head]
+        """Make the transformer's matrices bfloat16, in place: half the memory, several times faster on a CPU with
+        bfloat16 units, and about 2 % from the float32 output. Normalisations, learned tokens, time, and the
+        convolutions around the transformer stay float32: the last ones are cheap, and rounding them alone doubled the
+        error of embedded latents (mean IoU of the decoded insides .988, .993 with them exact)."""
+        around = (self.time, self.down, self.up, self.patch_in, self.patch_out)
+        exact = [self.stem, self.head, *(module for part in around for module in part.modules())]
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv3d) and module not in exact:
                 module.to(torch.bfloat16)

@@ -149,7 +149,7 @@ def smoke() -> XBindSettings:
         mesh_resolution=16,
         texture_size=64,
         checkpoint_every=2,
-        preview_every=2,
+        preview_every=3,
         turntable=False,
     )
 

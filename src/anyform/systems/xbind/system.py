@@ -26,7 +26,7 @@ CITATION = (
     "XBind: any modality to textured 3D by distilling a 2D and a 3D-aware diffusion prior, arXiv:2411.14715, 2024"
 )
 ACCEPTS: tuple[type, ...] = (Text, Image, Audio, Sketch, Points, Asset, Start, list)
-_HOW_ONLY = ("resume", "preview_every", "checkpoint_every", "turntable")  # settings that do not change the result
+_HOW_ONLY = ("resume", "preview_every", "checkpoint_every")  # settings that do not change the result
 KEPT_RUNS = 20  # interrupted runs that are kept for --resume; older ones go
 
 
