@@ -8,7 +8,6 @@ Waves are mono float32 in [-1, 1] at 16 kHz (`encoders.mel.RATE`).
 
 from __future__ import annotations
 
-import io
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from anyform.encoders.mel import RATE, resample
 from anyform.errors import BadInput, MissingDependency
+from anyform.types.readers.audio import read_audio
 
 _TIMEOUT_S = 60
 
@@ -55,8 +55,6 @@ def say(text: str, voice: Voice) -> NDArray[np.float32]:
 
     Raises MissingDependency where the program is not installed, BadInput where it fails or says nothing.
     """
-    import soundfile
-
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "say.wav"
         try:
@@ -65,7 +63,7 @@ def say(text: str, voice: Voice) -> NDArray[np.float32]:
             raise MissingDependency(voice.program, extra="audio") from error
         if done.returncode != 0 or not out.is_file():
             raise BadInput(f"{voice.program} could not say {text[:80]!r} with the voice {voice.name!r}")
-        wave, rate = soundfile.read(io.BytesIO(out.read_bytes()), dtype="float32")
+        wave, rate, _ = read_audio(out)
     peak = float(np.abs(wave).max(initial=0))
     if peak < 1e-3:
         raise BadInput(f"{voice.program} said nothing for {text[:80]!r}")

@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from anyform.encoders.clip_pictures import normalised, picture
 from anyform.encoders.clip_tokens import tokenise
-from anyform.errors import BadInput, MissingDependency, WeightsError
+from anyform.encoders.transformers_folder import library
+from anyform.errors import BadInput, WeightsError
 from anyform.types.prompt import Image, Text
 
 if TYPE_CHECKING:
@@ -66,15 +67,12 @@ def load(path: str | Path) -> ClipEncoder:
     if (folder / "image_encoder").is_dir():
         folder = folder / "image_encoder"
     kind = _model_type(folder)
-    try:
-        from transformers import CLIPModel, CLIPVisionModelWithProjection
-    except ImportError as error:
-        raise MissingDependency("transformers", extra="foundations") from error
+    transformers = library()
     if kind == "clip_vision_model":
-        tower = _read(CLIPVisionModelWithProjection, folder)
+        tower = _read(transformers.CLIPVisionModelWithProjection, folder)
         config = tower.config
         return ClipEncoder(lambda pixels: tower(pixels).image_embeds, None, config.image_size, config.projection_dim)
-    both = _read(CLIPModel, folder)
+    both = _read(transformers.CLIPModel, folder)
 
     def vision(pixels: Tensor) -> Tensor:
         return both.visual_projection(both.vision_model(pixels).pooler_output)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from anyform.errors import MissingDependency, WeightsError
+from anyform.encoders.transformers_folder import library
+from anyform.errors import WeightsError
 from anyform.systems.tunemv3d.foundation import Caption
 
 TOKENS = 77  # of CLIP, and of the T5 states that DeepFloyd-IF was trained with
@@ -20,13 +19,10 @@ def text_reader(folder: Path, pipeline: str, device: str) -> tuple[int, Callable
 
     States of all `TOKENS` places, padding included, as the pipelines feed them.
     """
-    if find_spec("transformers") is None:
-        raise MissingDependency("transformers", extra="foundations")
-    from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
-
-    model_type: Any = T5EncoderModel if pipeline == "IFPipeline" else CLIPTextModel
+    transformers = library()
+    model_type = transformers.T5EncoderModel if pipeline == "IFPipeline" else transformers.CLIPTextModel
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
         model = model_type.from_pretrained(folder / "text_encoder", local_files_only=True, use_safetensors=True)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
