@@ -302,6 +302,5 @@ def test_validation_is_spread_and_never_empty(tmp_path: Path) -> None:
 def test_nothing_to_retrieve_is_refused(tmp_path: Path) -> None:
     rows = [{"split": "train", "license": "CC-BY-3.0"}, {"split": "test", "license": "CC0-1.0"}]
     empty = np.zeros((2, 1), np.uint8)
-    parts = latents.IndexParts(empty.astype(np.uint16), empty.astype(float), empty, empty.astype(np.int8), empty)
     with pytest.raises(BadInput, match="no training object"):
-        latents.write_index(rows, parts, tmp_path / "index")
+        latents.write_index(rows, empty.astype(np.uint16), empty.astype(float), empty, empty, tmp_path / "index")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from anyform.errors import BadInput
 from anyform.systems.wala.codec import ShapeCodec
 from anyform.systems.wala.lifting import turn
-from anyform.systems.wala.retrieval import normalised_keys, shape_key
+from anyform.systems.wala.retrieval import normalised_keys
 from anyform.types.progress import Progress, Report
 
 Rows = Sequence[Mapping[str, Any]]
@@ -47,8 +46,7 @@ def build(arrays: Path, codec: ShapeCodec, report: Report, *, bf16: bool) -> Sha
     near_text, near_view = neighbours(rows, text, keys)
     np.save(arrays / "near_text.npy", near_text)
     np.save(arrays / "near_view.npy", near_view)
-    fields, colours = (np.load(arrays / f"{name}.npy", mmap_mode="r") for name in ("field", "color"))
-    write_index(rows, IndexParts(codes, text, keys, fields, colours), arrays / "retrieval.safetensors")
+    write_index(rows, codes, text, keys, np.load(arrays / "color.npy", mmap_mode="r"), arrays / "retrieval.safetensors")
     raw.replace(arrays / "latent.npy")
     # last: its presence says that the rest is whole
     partial = arrays / "codec.safetensors.partial"
@@ -134,33 +132,25 @@ def neighbours(
     return near_text.astype(np.int32), near_view
 
 
-@dataclass(frozen=True, slots=True)
-class IndexParts:
-    """What the index is made of, in catalogue order: codes (O, n), text (O, T, D), keys (O, 12, K), fields (O, N, N, N)
-    int8 and colours (O, 16, 16, 16, 3).
-    """
-
-    codes: NDArray[np.uint16]
-    text: NDArray[np.floating]
-    keys: NDArray[np.uint8]
-    fields: NDArray[np.int8]
-    colours: NDArray[np.uint8]
-
-
-def write_index(rows: Rows, parts: IndexParts, out: Path) -> None:
+def write_index(
+    rows: Rows,
+    codes: NDArray[np.uint16],
+    text: NDArray[np.floating],
+    keys: NDArray[np.uint8],
+    colours: NDArray[np.uint8],
+    out: Path,
+) -> None:
     """The index of training objects that owe nobody attribution (`FREE_LICENCES`). Raises BadInput without any."""
     chosen = [i for i, row in enumerate(rows) if row["split"] == "train" and row["license"] in FREE_LICENCES]
     if not chosen:
         raise BadInput("no training object is CC0 or of your own (without a licence): nothing could be retrieved")
-    mean = parts.text[chosen].astype(np.float32).mean(1)
+    mean = text[chosen].astype(np.float32).mean(1)
     mean /= np.linalg.norm(mean, axis=1, keepdims=True)
-    blobs = [zlib.compress(parts.colours[i].tobytes(), 9) for i in chosen]
-    shapes = b"".join(shape_key(parts.fields[i] / np.float32(127)).tobytes() for i in chosen)
+    blobs = [zlib.compress(colours[i].tobytes(), 9) for i in chosen]
     tensors = {
-        "codes": torch.from_numpy(parts.codes[chosen].astype(np.int16)),
+        "codes": torch.from_numpy(codes[chosen].astype(np.int16)),
         "text": torch.from_numpy(np.rint(mean * 127 / np.abs(mean).max(1, keepdims=True)).astype(np.int8)),
-        "keys": torch.from_numpy(parts.keys[chosen]),
-        "shapes": torch.frombuffer(bytearray(zlib.compress(shapes, 9)), dtype=torch.uint8),
+        "keys": torch.from_numpy(keys[chosen]),
         "colours": torch.frombuffer(bytearray(b"".join(blobs)), dtype=torch.uint8),
         "offsets": torch.from_numpy(np.cumsum([0, *map(len, blobs)])),
     }
@@ -171,6 +161,6 @@ def write_index(rows: Rows, parts: IndexParts, out: Path) -> None:
         "credits": json.dumps(owners, ensure_ascii=False),
         "licence": "CC0-1.0" if free else "unknown: of a local run",
         "commercial_use": "yes" if free else "unknown",
-        "data": f"{what}: codes of their latents, caption vectors, view keys, coarse insides, colours",
+        "data": f"{what}: codes of their latents, caption vectors, view keys, colours",
     }
     save_file(tensors, out, metadata)

@@ -2,16 +2,14 @@
 
 Retrieval of the nearest training object is a strong and honest baseline at this data size (specs/embedded.md §5); the
 index holds CC0 objects only, so that results owe nobody attribution, and every result still names what it began with.
-A first guess compares texts by MiniLM sentence vectors, pictures by a 16×16 silhouette and an 8×8 grey picture of
-twelve stored views of each object. What the network then expects of the prompt (`EmbeddedWala.mean`) is compared with
-the shapes themselves (`shape_key`), in any quarter turn: that finds nearer ones (docs/results.md).
+Text is compared by MiniLM sentence vectors, pictures by a 16×16 silhouette and an 8×8 grey picture of twelve stored
+views of each object, in any quarter turn.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +21,6 @@ from numpy.typing import NDArray
 from anyform.systems.wala.lifting import turn
 from anyform.weights import embedded_file, read_safetensors
 
-SHAPE_SIZE, SHAPE_LEVELS = 16, 15
 FAR_TEXT = 0.6  # cosine below which a sentence is called far: 10 to 25 % of val captions; theremin, violin, toaster
 
 
@@ -51,8 +48,7 @@ class Index:
     """The shipped index of O objects.
 
     codes (O, g³·groups) of each latent, text (O, 384) int8 caption vectors, keys (O, 12, 320) uint8 of twelve views,
-    shapes: `shape_key` of every object, compressed together by zlib, colours: the objects' 16³ colour grids, each
-    compressed by zlib, one after the other, and offsets (O + 1,).
+    colours: the objects' 16³ colour grids, each compressed by zlib, one after the other, and offsets (O + 1,).
     """
 
     def __init__(self, arrays: dict[str, NDArray[Any]], owners: list[Credit]) -> None:
@@ -74,12 +70,6 @@ class Index:
     def _keys(self) -> NDArray[np.float32]:
         return normalised_keys(self.arrays["keys"])
 
-    @cached_property
-    def _shapes(self) -> NDArray[np.float32]:
-        """(O, 16³) inside shares in [0, 1]."""
-        raw = zlib.decompress(self.arrays["shapes"].tobytes())
-        return np.frombuffer(raw, np.uint8).reshape(len(self.owners), -1).astype(np.float32) / SHAPE_LEVELS
-
     def near_text(self, vector: NDArray[np.float32], count: int = 8) -> list[Neighbour]:
         """The objects with the nearest captions; their own front."""
         similarity = self._text @ vector
@@ -92,15 +82,6 @@ class Index:
         best = np.argsort(-by_turn.max(1))[:count]
         return [Neighbour(int(row), int(by_turn[row].argmax()), float(by_turn[row].max())) for row in best]
 
-    def near_shape(self, key: NDArray[np.uint8], turns: Sequence[int], count: int = 8) -> list[Neighbour]:
-        """The objects whose insides overlap most with those of `shape_key`, in the best of `turns`; a soft IoU."""
-        # an object in turn q overlaps with the key as the object itself does with the key in turn -q
-        queries = np.stack([turn(key, -q % 4).ravel() for q in turns]).astype(np.float32) / SHAPE_LEVELS
-        both = self._shapes @ queries.T
-        overlap = both / np.maximum(self._shapes.sum(1)[:, None] + queries.sum(1)[None] - both, 1e-6)
-        best = np.argsort(-overlap.max(1), kind="stable")[:count]
-        return [Neighbour(int(row), int(turns[int(overlap[row].argmax())]), float(overlap[row].max())) for row in best]
-
     def codes(self, neighbour: Neighbour) -> NDArray[np.int64]:
         """(g³·groups,) code indices of the neighbour's latent, not turned."""
         return self.arrays["codes"][neighbour.row].astype(np.int64)
@@ -111,14 +92,6 @@ class Index:
         raw = zlib.decompress(self.arrays["colours"][start:stop].tobytes())
         grid = np.moveaxis(np.frombuffer(raw, np.uint8).reshape(16, 16, 16, 3), -1, 0)
         return np.ascontiguousarray(np.moveaxis(turn(grid, neighbour.turn), 0, -1))
-
-
-def shape_key(field: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """(N, N, N) field in [-1, 1], negative inside -> (16, 16, 16) share of each block that is inside, of 15."""
-    part = len(field) // SHAPE_SIZE
-    inside = 1 / (1 + np.exp(8 * np.clip(field.astype(np.float32), -1, 1)))
-    blocks = inside.reshape(SHAPE_SIZE, part, SHAPE_SIZE, part, SHAPE_SIZE, part).mean((1, 3, 5))
-    return np.rint(blocks * SHAPE_LEVELS).astype(np.uint8)
 
 
 def picture_key(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -25,7 +25,7 @@ from anyform.systems.wala.codec import ShapeCodec
 from anyform.systems.wala.conditioning import EmbeddedConditions, Read
 from anyform.systems.wala.config import WalaSettings
 from anyform.systems.wala.denoiser import UVitDenoiser
-from anyform.systems.wala.retrieval import FAR_TEXT, Neighbour, shape_key
+from anyform.systems.wala.retrieval import FAR_TEXT, Neighbour
 from anyform.systems.wala.vqvae import VQVAE
 from anyform.types.progress import Progress, Report, silent
 from anyform.types.prompt import Points, Prompt, Text, Voxels, describe
@@ -36,7 +36,7 @@ CITATION = (
     "Encodings, 2024"
 )
 CANDIDATES = 6  # retrieved shapes that seeds choose among
-SHARPNESS = 20.0  # of that choice: probability ∝ exp(sharpness · soft IoU)
+SHARPNESS = 40.0  # of that choice: probability ∝ exp(sharpness · cosine)
 
 GUIDANCE = 2.0  # of the embedded model, for every kind of prompt; fixed on val (docs/results.md)
 
@@ -194,17 +194,10 @@ class EmbeddedWala(Wala):
     conditions: EmbeddedConditions
 
     def plan(self, read: Read, seed: int) -> Neighbour | None:
-        """The retrieved shape this seed begins from; None for geometry prompts and `from_scratch`.
-
-        Two looks: what resembles the prompt lets the network expect a shape, and what resembles that is begun from.
-        """
-        guesses = [] if self.settings.from_scratch else self.conditions.neighbours(read, 1)
-        if not guesses:
+        """The retrieved shape this seed begins from; None for geometry prompts and `from_scratch`."""
+        found = [] if self.settings.from_scratch else self.conditions.neighbours(read, CANDIDATES)
+        if not found:
             return None
-        expected = self.decode(self.mean(self.conditions.encode(self.conditions.features(read, guesses[0]))))[0]
-        turns = (0,) if read.kind == "text" else (0, 1, 2, 3)
-        key = shape_key(expected / self.codec.config.truncation)
-        found = self.conditions.index.near_shape(key, turns, CANDIDATES)
         similarity = np.array([neighbour.similarity for neighbour in found])
         chance = np.exp(SHARPNESS * (similarity - similarity.max()))
         return found[int(np.random.default_rng(seed).choice(len(found), p=chance / chance.sum()))]
