@@ -42,6 +42,7 @@ test: check ## install the developer extras, run `make check`, then the whole te
 check: .venv/installed-dev ## lint, import contract, house rules and type check
 	@mkdir -p .cache
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	.venv/bin/lint-imports --no-cache
 	$(PY) -m pytest tests/house -q --basetemp .cache/pytest-house
 	$(PY) -m pyright --pythonpath $(PY)

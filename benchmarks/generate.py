@@ -101,9 +101,7 @@ def main() -> None:
         return
     print(f"{record['date']}, {record['machine']}, load {record['load_average']}, quality {arguments.quality}")
     print(f"warm, text to saved GLB: median {median:.2f} s, worst {max(times):.2f} s (bar {WARM_SECONDS:g} s)")
-    print(
-        f"cold command: {fresh['command']:.2f} s, imports {fresh['imports']:.2f} s: {ratio:.2f} (bar {COLD_RATIO})"
-    )
+    print(f"cold command: {fresh['command']:.2f} s, imports {fresh['imports']:.2f} s: {ratio:.2f} (bar {COLD_RATIO})")
 
 
 if __name__ == "__main__":

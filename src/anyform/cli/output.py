@@ -118,7 +118,7 @@ def _rendered(asset: Asset) -> Views:
     reach = float(np.linalg.norm(asset.mesh.bounds, axis=1).max())
     angles = alternating_orbit(8)
     cameras = Cameras.orbit(angles[:, 0], angles[:, 1], 3.2 * reach, np.radians(40.0), 512)
-    return Views("rgb", picture(asset.mesh, cameras, "transparent").astype(np.float32) / 255, cameras)
+    return Views("rgb", picture(asset.mesh, cameras, "transparent").astype(np.float32) / np.float32(255), cameras)
 
 
 def _check_folder(folder: Path, may_exist: bool) -> None:

@@ -70,11 +70,11 @@ class ViewArrays:
             raise BadInput(f"{folder.name} holds no multi-view pictures: make them with `anyform data views`")
         table = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["plan"]
         plan = MultiviewPlan(**{**table, "elevation_deg": tuple(table["elevation_deg"])})
-        arrays = (np.load(folder / name, mmap_mode="r") for name in ("rgba.npy", "camera.npy"))
+        rgba, angles = (np.load(folder / name, mmap_mode="r") for name in ("rgba.npy", "camera.npy"))
         rows = tuple(row for row in read_rows(folder) if "reason" not in row)
         if not rows:
             raise BadInput(f"{folder.name} holds no finished object: let `anyform data views` go on")
-        return cls(plan, *arrays, rows)
+        return cls(plan, rgba, angles, rows)
 
     def pictures(self, index: int) -> NDArray[np.float32]:
         """(V, size, size, 4) in [0, 1] of one object."""

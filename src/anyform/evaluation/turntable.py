@@ -37,7 +37,7 @@ def prompt_list(name: str = PROMPTS) -> tuple[str, ...]:
 
 def azimuths(num_views: int = NUM_VIEWS) -> NDArray[np.float64]:
     """`num_views` azimuths in radians evenly over the circle; 2π, which is 0 again, is not among them."""
-    return np.arange(num_views) * (2 * np.pi / num_views)
+    return np.arange(num_views, dtype=np.float64) * (2 * np.pi / num_views)
 
 
 def clip_r(

@@ -12,8 +12,9 @@ every sample of every ray (`render_points`, the readable twin and the paper's wa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ class ResnetFC(nn.Module):
         self.first = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(blocks))
         self.second = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(blocks))
         self.leave = nn.Linear(hidden, width_out)
-        for first, second in zip(self.first, self.second, strict=True):
+        for first, second in zip(*(cast(Iterable[nn.Linear], one) for one in (self.first, self.second)), strict=True):
             nn.init.kaiming_normal_(first.weight)
             for zero in (first.bias, second.weight, second.bias):
                 nn.init.zeros_(zero)

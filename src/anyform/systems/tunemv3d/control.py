@@ -6,6 +6,7 @@ Only this is trained and saved. At the start every residual is exactly zero, so 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ class LightEncoder(nn.Module):
         first, second = hidden
         last = nn.Conv2d(second, width, stride, stride=stride)
         nn.init.normal_(last.weight, 0, 1e-2)
-        nn.init.zeros_(last.bias)
+        nn.init.zeros_(cast(Tensor, last.bias))
         self.layers = nn.Sequential(
             nn.Conv2d(channels, first, 3, padding=1),
             nn.SiLU(),
@@ -44,8 +45,8 @@ class ZeroProjection(nn.Module):
     def __init__(self, channels: int, *, of_tokens: bool) -> None:
         super().__init__()
         self.layer = nn.Linear(channels, channels) if of_tokens else nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.layer.weight)
-        nn.init.zeros_(self.layer.bias)
+        for parameter in self.layer.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)

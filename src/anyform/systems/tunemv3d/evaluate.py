@@ -313,7 +313,7 @@ def image_to_views(system: TuneMV3D, targets: Sequence[Target], seed: int, repor
             for slot in range(1, len(pictures)):
                 one, two = pictures[slot], target.pictures[slot]
                 planes = (part.permute(1, 2, 0).numpy() for part in (one, two))
-                similarity = structural_similarity(*planes, channel_axis=-1, data_range=1.0)
+                similarity: Any = structural_similarity(*planes, channel_axis=-1, data_range=1.0)
                 rows.append((name, number, psnr(one, two, span=1.0), float(similarity)))
         report(Progress("image to views", number + 1, len(targets)))
     table = {}

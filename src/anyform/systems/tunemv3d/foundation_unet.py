@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
-from anyform.nn.unet2d import UNet2D
+from anyform.nn.unet2d import Level, UNet2D
 from anyform.systems.tunemv3d.foundation import Caption, Hook, Trunk
 
 
@@ -20,7 +20,8 @@ class UNetTrunk(Trunk):
         super().__init__()
         self.network = copy.deepcopy(network)
         self.network.up_blocks = nn.ModuleList()
-        self.network.conv_norm_out = self.network.conv_out = nn.Identity()
+        for unused in ("conv_norm_out", "conv_out"):
+            self.network.add_module(unused, nn.Identity())
         self.requires_grad_(True)
 
     def stem(self, x: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ class UNetTrunk(Trunk):
     def forward(self, start: Tensor, t: Tensor, caption: Caption, hook: Hook) -> list[Tensor]:
         network, x, residuals = self.network, start, [start]
         embedding = network.embed(t, caption.vectors.get("labels"))
-        for number, level in enumerate(network.down_blocks):
+        for number, level in enumerate(cast(Iterable[Level], network.down_blocks)):
             for index in range(len(level.resnets)):
                 x = level.block(index, x, embedding, caption.tokens)
                 residuals.append(x)

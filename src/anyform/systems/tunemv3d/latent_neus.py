@@ -29,8 +29,8 @@ class Mixer(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(_GROUPS, width)
         self.attention = Attention(width, context, _HEADS)
-        nn.init.zeros_(self.attention.to_out[0].weight)
-        nn.init.zeros_(self.attention.to_out[0].bias)
+        for parameter in self.attention.to_out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, tokens: Tensor | None) -> Tensor:
         """(B, C, h, w), (B, L, D) -> (B, C, h, w)."""

@@ -147,6 +147,7 @@ class _Run:
         self.numbers: dict[str, float] = {}
 
     def run(self) -> Any:
+        """See `optimise`."""
         self._resume()
         good = self._state()
         config = self.config

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -119,7 +120,7 @@ def wholeness(alpha: NDArray[np.uint8]) -> float:
     inside = alpha > 127
     covered = float(inside.mean())
     score = 1.0 if SMALLEST <= covered <= LARGEST else 0.5
-    pieces = label(inside)[1]
+    pieces = cast(tuple[Any, int], label(inside))[1]
     if pieces != 1:
         score *= 0.6
     border = np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]])

@@ -68,7 +68,7 @@ def reference_view(size: int) -> Viewpoints:
 
 def turntable(num_views: int, size: int, elevation: float = 0.0) -> Viewpoints:
     """Views evenly around the object at the reference's distance; the endpoint, which is the start, is left out."""
-    azimuth = np.arange(num_views) * (2 * math.pi / num_views)
+    azimuth = np.arange(num_views, dtype=np.float64) * (2 * math.pi / num_views)
     same = np.ones(num_views)
     return Viewpoints.at(azimuth, elevation * same, REFERENCE_DISTANCE * same, REFERENCE_FOV * same, size)
 
