@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from anyform.configuration import apply
 from anyform.errors import BadSetting, WeightsError
-from anyform.systems.wala.codec import CodecConfig, ShapeCodec, embedded
+from anyform.systems.wala.codec import CodecConfig, ShapeCodec
 from anyform.systems.wala.conditions import PromptEncoderConfig
-from anyform.systems.wala.training_denoiser import Denoiser, embedded_uvit
+from anyform.systems.wala.training_denoiser import Denoiser
 from anyform.systems.wala.uvit import UVitConfig
 from anyform.training.run_folder import write_json
 from anyform.weights import read_safetensors
@@ -88,12 +88,7 @@ def _networks(config: Mapping[str, Any]) -> tuple[ShapeCodec, Denoiser]:
 def read_embedded(path: Path) -> tuple[ShapeCodec, Denoiser]:
     """The networks that come with the package."""
     _, metadata = read_safetensors(path)
-    if "config" in metadata:
-        return fill(path, *_networks(json.loads(metadata["config"])))
-    first = embedded()  # the first shipped weights have no configuration with them
-    vqvae = replace(first.vqvae, strided=False, widths=(48, 128))
-    prompts = PromptEncoderConfig()
-    return fill(path, ShapeCodec(replace(first, vqvae=vqvae)), Denoiser(embedded_uvit(prompts), prompts))
+    return fill(path, *_networks(json.loads(metadata["config"])))
 
 
 def fill(path: Path, codec: ShapeCodec, denoiser: Denoiser) -> tuple[ShapeCodec, Denoiser]:
