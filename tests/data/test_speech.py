@@ -19,7 +19,7 @@ ROWS = [
     {"caption": "mug", "split": "train"}, {"caption": "car", "split": "train"}, {"caption": "mug", "split": "train"},
     {"caption": "boat", "split": "val"}, {"caption": "tree", "split": "test"},
 ]  # fmt: skip
-SPEAKER = """#!{python}
+SPEAKER = """
 import struct, sys
 out = sys.argv[sys.argv.index("-o" if "-o" in sys.argv else "-w") + 1]
 sys.exit(3) if "fail" in sys.argv else None
@@ -37,7 +37,10 @@ def speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "programs"
     folder.mkdir()
     for name in ("flite", "espeak-ng"):
-        (folder / name).write_text(SPEAKER.format(python=sys.executable), encoding="utf-8")
+        (folder / f"{name}.py").write_text(SPEAKER, encoding="utf-8")
+        # by way of sh: a first line that names python ends at the first space of its path
+        script = f'#!/bin/sh\nexec "{sys.executable}" "{folder / name}.py" "$@"\n'
+        (folder / name).write_text(script, encoding="utf-8")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(folder))
 

@@ -117,7 +117,7 @@ def read_prompt(arguments: argparse.Namespace, recipe: Recipe) -> Any:
 def read_start(path: Path, prompt: Any) -> Any:
     """The mesh of a file to begin with, brought to the size of the reference view, and the prompt that says where to.
 
-    Its provenance comes along where anyform made it; else its licence is unknown, which `cite` will say.
+    Its weights and sources come along where anyform made it; else its licence is unknown, which `cite` will say.
     """
     import hashlib
 
@@ -137,11 +137,17 @@ def read_start(path: Path, prompt: Any) -> Any:
         for row in made.get("weights", ())
         if isinstance(row, dict)
     )
+    sources = tuple(
+        Source(*(str(row.get(key, "unknown")) for key in ("title", "author", "licence", "id")), share=1.0)
+        for row in made.get("sources", ())
+        if isinstance(row, dict)
+    )
     digest = hashlib.sha256(np.ascontiguousarray(mesh.vertices).tobytes()).hexdigest()
     unknown = Source(title=clean(path.name, 80), author="unknown", licence="unknown", id=digest, share=1.0)
     provenance = Provenance(
-        system="file", version=__version__, seed=0, quality="", weights=weights, sources=() if made else (unknown,)
-    )
+        system="file", version=__version__, seed=0, quality="", weights=weights,
+        sources=sources if weights or sources else (unknown,),
+    )  # fmt: skip
     return Start(Asset(fitted, provenance), prompt)
 
 

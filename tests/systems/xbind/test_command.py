@@ -74,7 +74,7 @@ def test_a_mesh_file_gets_new_colours_only(weights: str, fixtures: Path, tmp_pat
     assert len(read_mesh(out).faces) == len(read_mesh(mesh).faces)
 
 
-def test_a_start_fills_the_box_and_its_licence_is_unknown(fixtures: Path) -> None:
+def test_a_start_fills_the_box_and_brings_its_licence_or_none(fixtures: Path, tmp_path: Path) -> None:
     mesh = next(path for path in sorted((fixtures / "meshes").iterdir()) if path.suffix in {".glb", ".obj", ".ply"})
     start = read_start(mesh, Text("gold"))
     assert isinstance(start, Start) and start.prompt == Text("gold")
@@ -82,7 +82,12 @@ def test_a_start_fills_the_box_and_its_licence_is_unknown(fixtures: Path) -> Non
     assert np.allclose((low + high) / 2, 0, atol=1e-5) and np.isclose((high - low).max(), 1.8, atol=1e-4)
     provenance = start.asset.provenance
     assert provenance.system == "file"
-    assert provenance.weights or provenance.sources[0].licence == "unknown"
+    assert [source.licence for source in provenance.sources] == ["CC0-1.0"]  # what the fixture says of itself
+    bare = tmp_path / "bare.ply"
+    start.asset.to_trimesh().export(bare)
+    stranger = read_start(bare, Text("gold"))
+    assert isinstance(stranger, Start)
+    assert [source.licence for source in stranger.asset.provenance.sources] == ["unknown"]
 
 
 @pytest.mark.skipif("foundation" in EMBEDDED, reason="the embedded priors are trained: nothing is missing")

@@ -137,7 +137,7 @@ class Run:
         if settings.geometry.steps:
             field = starts.tetrahedral(field, settings.fields)
             field = self._phase("geometry", field, guides)
-        painted, notes = starts.painted(field, settings.mesh_resolution, settings.max_faces)
+        painted, notes = starts.painted(field, settings)
         return painted.to(models.device), notes
 
     def _has(self, name: str) -> bool:

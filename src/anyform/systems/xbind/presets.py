@@ -139,11 +139,21 @@ def high() -> XBindSettings:
 
 def smoke() -> XBindSettings:
     """Every line of code in seconds; the result is no picture of anything."""
-    small = _small(paper(), "draft", (4, 3, 3), 24, 8)
+    # the networks it is run with know nothing: at a real rate they would wipe the object out within its few steps
+    small = every_phase(_small(paper(), "draft", (4, 3, 3), 24, 8), learning_rate=1e-4, network_rate=1e-4)
     return replace(
         small,
         shape=replace(small.shape, size=16),
-        fields=FieldSettings(encoding="dense", resolutions=(8, 8), width=16, layers=1, samples=24, occupancy=8, tets=8),
+        fields=FieldSettings(
+            encoding="dense",
+            resolutions=(8, 8),
+            width=16,
+            layers=1,
+            samples=24,
+            occupancy=8,
+            tets=8,
+            density_threshold=5.0,  # what little training there is leaves the first ball, whose centre has 10
+        ),
         candidates=2,
         reference_steps=2,
         mesh_resolution=16,

@@ -20,7 +20,7 @@ from anyform.geometry.mesh import Mesh
 from anyform.geometry.sdf import mesh_to_sdf, normalise
 from anyform.geometry.simplify import with_fewer_faces
 from anyform.nn.grid_encoding import GridConfig, hashed
-from anyform.systems.xbind.config import FieldSettings, PhaseSettings
+from anyform.systems.xbind.config import FieldSettings, PhaseSettings, XBindSettings
 from anyform.systems.xbind.painted_mesh import PaintedMesh
 from anyform.training.optim import Adan
 
@@ -83,16 +83,17 @@ def tetrahedral(nerf: NeRF, fields: FieldSettings) -> DMTet:
     return tets
 
 
-def painted(field: Any, mesh_resolution: int, max_faces: int) -> tuple[PaintedMesh, tuple[str, ...]]:
+def painted(field: Any, settings: XBindSettings) -> tuple[PaintedMesh, tuple[str, ...]]:
     """Phase III's surface: cleaned of crumbs, with few enough faces, painted like the field before; and notes."""
     if isinstance(field, NeRF):
-        mesh, texture = field.to_mesh(mesh_resolution), texture_from_nerf(field)
+        mesh = field.to_mesh(settings.mesh_resolution, settings.fields.density_threshold)
+        texture = texture_from_nerf(field)
     elif isinstance(field, DMTet) and field.texture is not None:
         mesh, texture = field.to_mesh(), field.texture.requires_grad_(True)
     else:
         raise TypeError(f"a {type(field).__name__} has no surface with colours")
     whole = keep_bodies(Mesh(mesh.vertices, mesh.faces))
-    small, notes = with_fewer_faces(whole, max_faces)
+    small, notes = with_fewer_faces(whole, settings.max_faces)
     return PaintedMesh(small, texture), notes
 
 
