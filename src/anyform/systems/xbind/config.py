@@ -133,6 +133,7 @@ class FieldSettings:
     occupancy: int = 32  # cells an edge, TS
     tets: int = 64  # cells an edge of the Kuhn grid: about the quartet grid called "128"
     density_threshold: float = 10.0  # C3D: where the surface of the NeRF is
+    blob_density: float = 10.0  # TS, in the middle of the first ball
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

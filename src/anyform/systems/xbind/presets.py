@@ -152,7 +152,7 @@ def smoke() -> XBindSettings:
             samples=24,
             occupancy=8,
             tets=8,
-            density_threshold=5.0,  # what little training there is leaves the first ball, whose centre has 10
+            blob_density=20.0,  # what little training there is leaves the first ball, which must reach the threshold
         ),
         candidates=2,
         reference_steps=2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def nerf_config(fields: FieldSettings) -> NerfConfig:
 
 def blob(fields: FieldSettings, device: str) -> NeRF:
     """A soft ball in the middle, its weights from torch's global generator."""
-    return NeRF(nerf_config(fields)).to(device)
+    return NeRF(replace(nerf_config(fields), blob_density=fields.blob_density)).to(device)
 
 
 def grown(nerf: NeRF) -> int:
