@@ -23,6 +23,9 @@ SHORT = {
     "texture.steps": 2, "texture.size": 16, "fields.tets": 8, "fields.samples": 24, "fields.occupancy": 8,
     "candidates": 1, "reference_steps": 2, "init": "'blob'", "texture_size": 0, "preview_every": 0,
     "checkpoint_every": 1, "mesh_resolution": 16,
+    # networks that know nothing would wipe the object out at a real rate
+    "fields.blob_density": 20.0, "shape.learning_rate": 1e-4, "shape.network_rate": 1e-4,
+    "geometry.learning_rate": 1e-4, "geometry.network_rate": 1e-4,
 }  # fmt: skip
 
 
