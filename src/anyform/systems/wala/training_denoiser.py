@@ -75,9 +75,7 @@ class DenoiserRecipe:
 
 def default_recipe() -> DenoiserRecipe:
     """What each of two workers drew for a batch of the shipped model."""
-    return DenoiserRecipe(
-        shares={"text": 3, "image": 5, "sketch": 3, "points": 2, "voxels": 1, "depth": 1, "views": 1}
-    )
+    return DenoiserRecipe(shares={"text": 3, "image": 5, "sketch": 3, "points": 2, "voxels": 1, "depth": 1, "views": 1})
 
 
 class Denoiser(nn.Module):
