@@ -32,7 +32,7 @@ def test_a_run_is_written_once_and_checked_after(tmp_path: Path) -> None:
         begin(run, "small", Plan(), resume=False)
     begin(run, "small", Plan(), resume=True)
     begin(run, "small", Plan(inner=Inner(steps=50)), resume=True)  # more steps are the same run
-    assert "steps" in FREE
+    assert "steps" in FREE and "workers" not in FREE  # each worker adds a batch to every step
     with pytest.raises(BadInput, match=r"begun with inner\.rate=0\.1, not 0\.2"):
         begin(run, "small", Plan(inner=Inner(rate=0.2)), resume=True)
     with pytest.raises(BadInput, match="preset small, not large"):

@@ -11,7 +11,7 @@ from anyform.configuration import flatten
 from anyform.errors import BadInput
 
 # Settings that may differ when a run is continued; all others make it another run.
-FREE = frozenset({"steps", "workers", "bf16", "log_every", "checkpoint_every", "evaluate_every"})
+FREE = frozenset({"steps", "bf16", "log_every", "checkpoint_every", "evaluate_every"})
 
 
 def begin(folder: Path, preset: str, plan: Any, *, resume: bool) -> None:

@@ -150,7 +150,8 @@ class TransformerBackbone:
     def predict(self, x: Tensor, t: Tensor, caption: Caption, residuals: Sequence[Tensor] | None) -> Tensor:
         """(B, C, s, s) -> the network's own reading, its learned variance too where it has one."""
         handles = []
-        for block, residual in zip(self.network.transformer_blocks, residuals or (), strict=False):
+        answered = self.network.transformer_blocks[: self.depth] if residuals else ()
+        for block, residual in zip(answered, residuals or (), strict=True):
             handles.append(block.register_forward_hook(lambda _, __, out, residual=residual: out + residual))
         try:
             named = {"timestep": t, "added_cond_kwargs": _sizes(caption), "return_dict": False}

@@ -82,7 +82,7 @@ class SdfArray:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SurfaceRecipe:
-    """How a stage-1 batch of the embedded codec is drawn."""
+    """How each worker draws a stage-1 batch of the embedded codec."""
 
     crop: int = 32
     crop_batch: int = 16
